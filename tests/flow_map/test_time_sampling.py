@@ -1,0 +1,78 @@
+"""Samplers of (t, u, s): order, ranges, schedule and distribution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torchrl_gtp.flow_map import KarrasGridTimes, LogNormalTimes, NoiseLevels
+
+LEVELS = NoiseLevels(sigma_max=80.0)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        KarrasGridTimes(),
+        LogNormalTimes(),
+        LogNormalTimes(end="uniform"),
+        LogNormalTimes(end="data"),
+        LogNormalTimes(mean=-8.0, std=3.0),  # many levels at the lower bound
+    ],
+)
+def test_times_are_ordered_and_in_range(sampler, progress):
+    torch.manual_seed(0)
+    times = sampler(torch.zeros(50, 40, 3), torch.tensor(progress), LEVELS)
+    t, u, s = times
+    assert t.shape == u.shape == s.shape == (50, 40, 1)
+    assert (t > u).all() and (u >= s).all() and (s >= 0).all()
+    assert t.min() >= LEVELS.sigma_min * (1 - 1e-5) and t.max() <= LEVELS.sigma_max * (1 + 1e-5)
+
+
+def test_karras_grid_draws_neighbours_uniformly_and_reaches_both_ends():
+    torch.manual_seed(0)
+    times = KarrasGridTimes(first=4, last=4)(
+        torch.zeros(20_000, 1, dtype=torch.float64), torch.tensor(0.0), LEVELS
+    )
+    nodes = torch.cat([LEVELS.karras(5, dtype=torch.float64), torch.zeros(1)])
+    node = [(time - nodes).abs().argmin(-1) for time in times]
+    for time, index in zip(times, node, strict=True):
+        torch.testing.assert_close(nodes[index].unsqueeze(-1), time)
+    assert torch.equal(node[1], node[0] + 1)
+    shares = torch.bincount(node[0], minlength=6) / 20_000
+    torch.testing.assert_close(
+        shares, torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0, 0.0]), atol=0.02, rtol=0
+    )
+    # From u at node 1 the end is one of the nodes 2, 3, 4 and the data, equally often.
+    ends = torch.bincount(node[2][node[1] == 1], minlength=6).double()
+    torch.testing.assert_close(
+        ends / ends.sum(), torch.tensor([0, 0, 1, 1, 1, 1]).double() / 4, atol=0.03, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("progress", "gap"), [(0.0, 0.5), (0.5, 0.1), (1.0, 0.02), (7.0, 0.02)])
+def test_the_gap_shrinks_geometrically(progress, gap):
+    times = LogNormalTimes()(torch.zeros(10, 1), torch.tensor(progress), LEVELS)
+    torch.testing.assert_close(times.u, times.t * (1 - gap))
+
+
+def test_log_normal_moments_and_log_uniform_ends():
+    torch.manual_seed(0)
+    wide = NoiseLevels(sigma_min=1e-6, sigma_max=1e6)
+    t, u, s = LogNormalTimes()(torch.zeros(100_000, 1), torch.tensor(1.0), wide)
+    assert t.log().mean() == pytest.approx(-1.2, abs=0.02)
+    assert t.log().std() == pytest.approx(1.2, abs=0.02)
+    position = (s.log() - u.log()) / (torch.tensor(1e-6).log() - u.log())
+    assert position.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_data_end_is_a_consistency_model():
+    times = LogNormalTimes(end="data")(torch.zeros(10, 1), torch.tensor(1.0), LEVELS)
+    assert (times.s == 0).all()
+
+
+@pytest.mark.parametrize("options", [{"first_gap": 0.0}, {"last_gap": 1.0}, {"end": "nowhere"}])
+def test_bad_options(options):
+    with pytest.raises(ValueError, match="must"):
+        LogNormalTimes(**options)

@@ -1,0 +1,135 @@
+"""Noise levels: the range that a flow map is defined on, and grids over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["NoiseLevels", "doubling_curriculum"]
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """The range of noise levels and its Karras spacing (arXiv 2206.00364, eq. 5).
+
+    Time is the noise level itself: ``a_t = a + t z`` with ``z ~ N(0, I)``, so that ``t = 0`` is
+    data and ``t = sigma_max`` is noise.
+
+    Args:
+        sigma_min (float): smallest noise level that is told apart from 0. Defaults to ``0.002``.
+        sigma_max (float): the level that sampling starts from. Defaults to ``10.0``: actions
+            live in [-1, 1], where larger levels are pure noise. The paper's value is ``80.0``.
+        rho (float): curvature of the spacing; larger values put more levels near the data.
+            Defaults to ``7.0``.
+
+    Raises:
+        ValueError: unless ``0 < sigma_min < sigma_max`` and ``rho >= 1``.
+
+    Examples:
+        >>> [round(time, 3) for time in NoiseLevels(sigma_max=80.0).jump_times(2).tolist()]
+        [80.0, 2.515, 0.0]
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 10.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        if not 0.0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                "NoiseLevels needs 0 < sigma_min < sigma_max, got "
+                f"sigma_min={self.sigma_min} and sigma_max={self.sigma_max}."
+            )
+        if self.rho < 1.0:
+            raise ValueError(f"NoiseLevels needs rho >= 1, got rho={self.rho}.")
+
+    def at(self, position: Tensor) -> Tensor:
+        """Maps positions in [0, 1] to noise levels, from ``sigma_max`` down to ``sigma_min``.
+
+        Args:
+            position (Tensor): positions along the Karras spacing; 0 is noise, 1 is data.
+
+        Returns:
+            Tensor: noise levels of the same shape, dtype and device.
+        """
+        start = self.sigma_max ** (1 / self.rho)
+        end = self.sigma_min ** (1 / self.rho)
+        return (start + position * (end - start)) ** self.rho
+
+    def karras(
+        self,
+        num_levels: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Returns ``num_levels`` Karras levels from ``sigma_max`` to ``sigma_min``, shape [N]."""
+        if num_levels < 2:
+            raise ValueError(f"num_levels must be at least 2, got {num_levels}.")
+        return self.at(torch.linspace(0.0, 1.0, num_levels, device=device, dtype=dtype))
+
+    def jump_times(
+        self,
+        num_steps: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Returns the times ``t_0 > ... > t_K = 0`` of a K-jump sampler (paper, eq. 12).
+
+        These are K + 1 Karras levels of which the last is replaced by 0, so that the sampler
+        ends on the data.
+
+        Args:
+            num_steps (int): the number of jumps K, at least 1.
+            device (torch.device, optional): device of the result.
+            dtype (torch.dtype, optional): dtype of the result.
+
+        Returns:
+            Tensor: the times, shape [K + 1].
+
+        Raises:
+            ValueError: if ``num_steps`` is smaller than 1.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1 jump, got {num_steps}.")
+        times = self.karras(num_steps + 1, device=device, dtype=dtype)
+        times[-1] = 0.0
+        return times
+
+
+def doubling_curriculum(progress: Tensor, first: int = 10, last: int = 1280) -> Tensor:
+    """Computes the number of grid nodes ``N(k)``, which doubles over training.
+
+    ``N(k) = min(first * 2^floor(k / K'), last) + 1`` with ``K' = floor(K / (log2(last / first) +
+    1))`` for update ``k`` of ``K`` (the paper's curriculum, after improved consistency training,
+    arXiv 2310.14189). In terms of the progress, a stage lasts ``1 / (log2(last / first) + 1)``;
+    both agree exactly for ``progress = k / (K' * (log2(last / first) + 1))``.
+
+    Args:
+        progress (Tensor): share of training done, in [0, 1] (values outside are clamped).
+        first (int): number of intervals at the start. Defaults to ``10``.
+        last (int): number of intervals at the end, ``first`` times a power of two.
+            Defaults to ``1280``.
+
+    Returns:
+        Tensor: the number of nodes, of the shape, dtype and device of ``progress``. It stays a
+        tensor so that a captured graph follows it.
+
+    Raises:
+        ValueError: if ``last / first`` is not a power of two.
+
+    Examples:
+        >>> import torch
+        >>> doubling_curriculum(torch.tensor([0.0, 0.125, 0.25, 1.0]))
+        tensor([  11.,   21.,   41., 1281.])
+    """
+    ratio, remainder = divmod(last, first)
+    doublings = ratio.bit_length() - 1
+    if remainder or ratio != 2**doublings:
+        raise ValueError(f"last / first must be a power of two, got {last} / {first}.")
+    stage = (progress * (doublings + 1)).floor().clamp(0, doublings)
+    return first * torch.exp2(stage) + 1

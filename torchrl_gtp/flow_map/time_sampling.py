@@ -1,0 +1,150 @@
+"""Random times (t, u, s) for the training of a flow map."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from torchrl_gtp.flow_map.noise_levels import NoiseLevels, doubling_curriculum
+
+__all__ = ["FlowMapTimes", "KarrasGridTimes", "LogNormalTimes", "TimeSampler"]
+
+
+class FlowMapTimes(NamedTuple):
+    """Three noise levels ``t > u >= s`` for one consistency term, each of shape [..., 1].
+
+    Attributes:
+        t: where the trained map starts.
+        u: where the teacher's map starts.
+        s: where both maps end.
+    """
+
+    t: Tensor
+    u: Tensor
+    s: Tensor
+
+
+class TimeSampler(Protocol):
+    """What the losses need of a time sampler: a function of tensors, without state."""
+
+    def __call__(
+        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+    ) -> FlowMapTimes:
+        """Draws times for a batch of actions.
+
+        Args:
+            reference (Tensor): actions [..., A]; their leading shape, dtype and device are used.
+            progress (Tensor): share of training done, a scalar tensor in [0, 1].
+            noise_levels (NoiseLevels): the range of noise levels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class KarrasGridTimes:
+    """Neighbouring nodes of a Karras grid that doubles over training: the paper's setting.
+
+    ``t`` is a uniformly drawn node of the grid with ``N(k)`` nodes, ``u`` its neighbour towards
+    the data, and ``s`` a uniformly drawn node beyond ``u``, the data (``s = 0``) included.
+
+    Args:
+        first (int): intervals at the start of training. Defaults to ``10``.
+        last (int): intervals at the end of training. Defaults to ``1280``.
+
+    Examples:
+        >>> times = KarrasGridTimes()(torch.zeros(8, 2), torch.tensor(0.0), NoiseLevels())
+        >>> times.t.shape, bool((times.t > times.u).all()), bool((times.u > times.s).all())
+        (torch.Size([8, 1]), True, True)
+    """
+
+    first: int = 10
+    last: int = 1280
+
+    def __call__(
+        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+    ) -> FlowMapTimes:
+        """Draws times; see :class:`TimeSampler`."""
+        shape = (*reference.shape[:-1], 1)
+        dtype, device = reference.dtype, reference.device
+        num_nodes = doubling_curriculum(progress, self.first, self.last).to(reference.dtype)
+        # Node N - 1 is sigma_min and node N the data itself. The draws are clamped because
+        # ``rand * n`` may round up to n.
+        t_node = (
+            (torch.rand(shape, dtype=dtype, device=device) * (num_nodes - 1))
+            .floor()
+            .clamp_max(num_nodes - 2)
+        )
+        u_node = t_node + 1
+        num_below = num_nodes - u_node
+        s_node = u_node + 1 + (torch.rand(shape, dtype=dtype, device=device) * num_below).floor()
+        s_node = torch.minimum(s_node, num_nodes)
+        t = noise_levels.at(t_node / (num_nodes - 1))
+        u = noise_levels.at(u_node / (num_nodes - 1))
+        s = noise_levels.at((s_node / (num_nodes - 1)).clamp_max(1.0))
+        return FlowMapTimes(t, u, torch.where(s_node == num_nodes, torch.zeros_like(s), s))
+
+
+@dataclass(frozen=True)
+class LogNormalTimes:
+    """Log-normal ``t`` with a relative gap to ``u`` that shrinks over training.
+
+    ``t = exp(N(mean, std))`` clamped to the range of noise levels, ``u = (1 - gap) t`` where the
+    gap goes geometrically from ``first_gap`` to ``last_gap``, and ``s`` below ``u``.
+
+    Args:
+        mean (float): mean of ``ln t``. Defaults to ``-1.2`` (arXiv 2206.00364).
+        std (float): standard deviation of ``ln t``. Defaults to ``1.2``.
+        first_gap (float): ``1 - u / t`` at the start of training. Defaults to ``0.5``.
+        last_gap (float): ``1 - u / t`` at the end of training. Defaults to ``0.02``.
+        end ("log_uniform", "uniform" or "data"): where ``s`` falls: log-uniformly between
+            ``sigma_min`` and ``u``, uniformly between 0 and ``u``, or always at 0 (a consistency
+            model). Defaults to ``"log_uniform"``.
+
+    Raises:
+        ValueError: if a gap lies outside (0, 1), or ``end`` is none of the above.
+
+    Examples:
+        >>> times = LogNormalTimes()(torch.zeros(8, 2), torch.tensor(1.0), NoiseLevels())
+        >>> torch.allclose(times.u, 0.98 * times.t), bool((times.u >= times.s).all())
+        (True, True)
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+    first_gap: float = 0.5
+    last_gap: float = 0.02
+    end: Literal["log_uniform", "uniform", "data"] = "log_uniform"
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for name in ("first_gap", "last_gap"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(
+                    f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}."
+                )
+        if self.end not in ("log_uniform", "uniform", "data"):
+            raise ValueError(f"end must be 'log_uniform', 'uniform' or 'data', got {self.end!r}.")
+
+    def __call__(
+        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+    ) -> FlowMapTimes:
+        """Draws times; see :class:`TimeSampler`."""
+        shape = (*reference.shape[:-1], 1)
+        dtype, device = reference.dtype, reference.device
+        t = torch.exp(self.mean + self.std * torch.randn(shape, dtype=dtype, device=device))
+        t = t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)
+        gap = self.first_gap * (self.last_gap / self.first_gap) ** progress.clamp(0, 1)
+        u = t * (1 - gap.to(t.dtype))
+        if self.end == "data":
+            return FlowMapTimes(t, u, torch.zeros_like(u))
+        position = torch.rand(shape, dtype=dtype, device=device)
+        if self.end == "uniform":
+            return FlowMapTimes(t, u, position * u)
+        log_min = math.log(noise_levels.sigma_min)
+        s = torch.exp(log_min + position * (u.log() - log_min))
+        # Below sigma_min the log-uniform draw turns round: u itself is the bound there.
+        return FlowMapTimes(t, u, torch.minimum(s, u))

@@ -1,0 +1,66 @@
+"""The advantage weight of value-guided cloning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["advantage_weight", "masked_std"]
+
+
+def masked_std(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Computes the population standard deviation over all valid entries, a scalar tensor.
+
+    Args:
+        values (Tensor): values of any shape; entries that are masked out may be non-finite.
+        mask (Tensor, optional): boolean mask of valid entries, of the shape of ``values``.
+
+    Examples:
+        >>> masked_std(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
+        tensor(1.)
+    """
+    if mask is None:
+        return values.std(correction=0)
+    count = mask.sum().clamp_min(1)
+    mean = torch.where(mask, values, 0.0).sum() / count
+    return (torch.where(mask, values - mean, 0.0).square().sum() / count).sqrt()
+
+
+def advantage_weight(
+    advantage: Tensor,
+    eta: Tensor | float,
+    *,
+    eps: float = 1e-6,
+    max_weight: Tensor | float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Computes the weight ``w = exp(eta * max(0, A) / (std(A) + eps))`` (paper, eq. 10).
+
+    The standard deviation is that of the untruncated advantages of the batch. So ``w >= 1``, and
+    ``eta = 0`` gives 1 everywhere, which is behaviour cloning.
+
+    Args:
+        advantage (Tensor): advantages ``A = Q(o, a) - V(o)``, of any shape.
+        eta (Tensor or float): how sharply the weight follows the advantage, non-negative.
+        eps (float): keeps the division finite. Defaults to ``1e-6``.
+        max_weight (Tensor or float, optional): upper bound of the weight, applied to the exponent
+            so that it also catches what would overflow. ``None`` (default) leaves it unbounded.
+        mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
+
+    Returns:
+        Tensor: weights of the shape of ``advantage``, without gradient.
+
+    Examples:
+        >>> advantage_weight(torch.tensor([-1.0, 1.0]), eta=1.0)
+        tensor([1.0000, 2.7183])
+    """
+    advantage = advantage.detach()
+    scale = masked_std(advantage, mask) + eps
+    positive = advantage.clamp_min(0)
+    if mask is not None:
+        positive = torch.where(mask, positive, 0.0)
+    exponent = eta * positive / scale
+    if max_weight is not None:
+        log_bound = torch.as_tensor(max_weight, dtype=exponent.dtype, device=exponent.device).log()
+        exponent = torch.minimum(exponent, log_bound)
+    return exponent.exp()
