@@ -1,0 +1,11 @@
+"""TensorDict modules: the actor and the constructors of actors and critics."""
+
+from torchrl_gtp.modules.actor import GTPActor
+from torchrl_gtp.modules.factories import (
+    make_actor_critic,
+    make_gtp_actor,
+    make_qvalue,
+    make_value,
+)
+
+__all__ = ["GTPActor", "make_actor_critic", "make_gtp_actor", "make_qvalue", "make_value"]

@@ -1,0 +1,238 @@
+"""The policy: a flow map that turns noise into an action, as a TensorDict module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase, dispatch
+from tensordict.nn.probabilistic import InteractionType, interaction_type
+from tensordict.utils import NestedKey, unravel_key
+from torch import Tensor
+from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
+
+from torchrl_gtp.flow_map import FlowMap, few_step_sample
+
+__all__ = ["GTPActor"]
+
+
+class GTPActor(TensorDictModuleBase):
+    """A generative trajectory policy: K deterministic jumps from noise to an action.
+
+    The observation entries are concatenated on their last dimension to the condition of the flow
+    map. The jumps are those of the paper's eq. 12; only the final action is clamped to the
+    bounds. Under ``ExplorationType.RANDOM``, and where no exploration type is set, standard
+    normal noise is drawn; under every deterministic type the jumps start from zero noise, which
+    gives one reproducible action but is no sample of the policy. An entry ``noise`` [..., A] in
+    the input replaces the draw in both cases.
+
+    Args:
+        flow_map (FlowMap): the flow map of actions given observations.
+        action_spec (TensorSpec, optional): spec of the action, or a ``Composite`` that holds it
+            under ``action_key``. Gives the shape [A] and the bounds. Exclusive with ``low`` and
+            ``high``.
+
+    Keyword Args:
+        low (Tensor or sequence of float, optional): lower bounds [A].
+        high (Tensor or sequence of float, optional): upper bounds [A].
+        observation_keys (sequence of NestedKey): entries that make up the condition, in this
+            order. Defaults to ``("observation",)``.
+        action_key (NestedKey): entry to write the action to. Defaults to ``"action"``.
+        noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
+            ``"noise"``.
+        num_steps (int): the number of jumps K; it may be changed at any time through the
+            attribute of that name, or for one call through ``actor(td, num_steps=K)``. Defaults
+            to ``5``.
+
+    Raises:
+        ValueError: if neither or both of ``action_spec`` and ``low``/``high`` are given, if a
+            lower bound is not below its upper bound, if the spec is not that of one continuous
+            vector, or if ``num_steps`` is smaller than 1.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_gtp import make_gtp_actor
+        >>> actor = make_gtp_actor(observation_dim=4, action_spec=Bounded(-1, 1, (2,)))
+        >>> td = actor(TensorDict({"observation": torch.randn(8, 4)}, batch_size=[8]))
+        >>> td["action"].shape
+        torch.Size([8, 2])
+        >>> actor.num_steps = 2
+        >>> actor(observation=torch.randn(4)).shape
+        torch.Size([2])
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        flow_map: FlowMap,
+        action_spec: TensorSpec | None = None,
+        *,
+        low: Tensor | Sequence[float] | None = None,
+        high: Tensor | Sequence[float] | None = None,
+        observation_keys: Sequence[NestedKey] = ("observation",),
+        action_key: NestedKey = "action",
+        noise_key: NestedKey = "noise",
+        num_steps: int = 5,
+    ) -> None:
+        super().__init__()
+        if isinstance(observation_keys, str) or not observation_keys:
+            raise ValueError(
+                "observation_keys must be a non-empty sequence of keys such as "
+                f"('observation',), got {observation_keys!r}."
+            )
+        if action_spec is not None and low is None and high is None:
+            low, high = _bounds_of_spec(action_spec, action_key)
+        elif action_spec is not None or low is None or high is None:
+            raise ValueError(
+                "The bounds must come either from action_spec or from both low and high, got "
+                f"action_spec={action_spec}, low={low} and high={high}."
+            )
+        dtype = flow_map.sigma_data.dtype
+        low, high = torch.as_tensor(low, dtype=dtype), torch.as_tensor(high, dtype=dtype)
+        if low.ndim != 1 or low.shape != high.shape or not bool((low < high).all()):
+            raise ValueError(
+                "low and high must be vectors of one shape [A] with low < high everywhere, got "
+                f"low={low.tolist()} and high={high.tolist()}."
+            )
+        self.flow_map = flow_map
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
+        self.in_keys = [unravel_key(key) for key in observation_keys]
+        self.out_keys = [unravel_key(action_key)]
+        self.noise_key = noise_key
+        self.num_steps = num_steps
+
+    @property
+    def observation_keys(self) -> list[NestedKey]:
+        """The entries that make up the condition."""
+        return self.in_keys
+
+    @property
+    def action_key(self) -> NestedKey:
+        """The entry that the action is written to."""
+        return self.out_keys[0]
+
+    @property
+    def action_dim(self) -> int:
+        """The size A of an action."""
+        return self.low.shape[-1]
+
+    @property
+    def num_steps(self) -> int:
+        """The number of jumps K."""
+        return self._num_steps
+
+    @num_steps.setter
+    def num_steps(self, value: int) -> None:
+        self._num_steps = _checked_num_steps(value)
+
+    def condition(self, tensordict: TensorDictBase) -> Tensor:
+        """Concatenates the observation entries of ``tensordict`` to the condition [..., C].
+
+        Raises:
+            KeyError: if an observation entry is missing.
+        """
+        observations = []
+        for key in self.in_keys:
+            observation = tensordict.get(key, default=None)
+            if observation is None:
+                raise KeyError(
+                    f"The observation entry {key!r} of the actor is missing; the input has "
+                    f"{sorted(map(str, tensordict.keys(True, True)))}. Choose the entries with "
+                    "observation_keys."
+                )
+            observations.append(observation.to(self.low.dtype))
+        return observations[0] if len(observations) == 1 else torch.cat(observations, -1)
+
+    def sample(
+        self, condition: Tensor, noise: Tensor | None = None, num_steps: int | None = None
+    ) -> Tensor:
+        """Samples actions for given conditions.
+
+        Args:
+            condition (Tensor): conditions [..., C].
+            noise (Tensor, optional): standard normal noise [..., A]; drawn if not given.
+            num_steps (int, optional): the number of jumps K of this call. Defaults to the
+                attribute ``num_steps``.
+
+        Returns:
+            Tensor: actions [..., A] within the bounds.
+        """
+        shape = (*condition.shape[:-1], self.action_dim)
+        dtype, device = self.low.dtype, condition.device
+        if noise is None:
+            noise = torch.randn(shape, dtype=dtype, device=device)
+        elif noise.shape != shape:
+            raise ValueError(
+                f"noise must have the shape {shape} of the actions, got {tuple(noise.shape)}."
+            )
+        num_steps = self.num_steps if num_steps is None else _checked_num_steps(num_steps)
+        times = self.flow_map.noise_levels.jump_times(num_steps, dtype=dtype, device=device)
+        action = few_step_sample(self.flow_map, noise, condition, times)
+        return torch.clamp(action, self.low, self.high)
+
+    @dispatch(auto_batch_size=False)
+    def forward(
+        self, tensordict: TensorDictBase, *, num_steps: int | None = None
+    ) -> TensorDictBase:
+        """Writes an action to ``tensordict``.
+
+        Args:
+            tensordict (TensorDictBase): holds the observation entries, and optionally ``noise``.
+            num_steps (int, optional): the number of jumps K of this call. Defaults to the
+                attribute ``num_steps``.
+
+        Returns:
+            TensorDictBase: the input with the action entry.
+        """
+        condition = self.condition(tensordict)
+        noise = tensordict.get(self.noise_key, default=None)
+        if noise is not None:
+            noise = noise.to(self.low.dtype)
+        elif interaction_type() not in (None, InteractionType.RANDOM):
+            noise = condition.new_zeros((*condition.shape[:-1], self.action_dim))
+        action = self.sample(condition, noise, num_steps)
+        return tensordict.set(self.action_key, action)
+
+
+def _checked_num_steps(num_steps: int) -> int:
+    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
+        raise ValueError(
+            f"num_steps is the number of jumps K, an integer of at least 1; got {num_steps!r}."
+        )
+    return num_steps
+
+
+def _bounds_of_spec(spec: TensorSpec, action_key: NestedKey) -> tuple[Tensor, Tensor]:
+    """Reads the bounds [A] from a spec, which may be batched or nested in a Composite."""
+    batch_dims = 0
+    if isinstance(spec, Composite):
+        if action_key not in spec.keys(True, True):
+            raise ValueError(
+                f"action_spec has no entry {action_key!r}, only {list(spec.keys(True, True))}."
+            )
+        path = action_key if isinstance(action_key, tuple) else (action_key,)
+        batch_dims = len((spec[path[:-1]] if len(path) > 1 else spec).shape)
+        spec = spec[action_key]
+    if not isinstance(spec, (Bounded, Unbounded)) or not spec.dtype.is_floating_point:
+        raise ValueError(
+            "action_spec must be Bounded or Unbounded with a floating-point dtype, because a "
+            f"flow map generates continuous actions; got {spec}."
+        )
+    if len(spec.shape) != batch_dims + 1:
+        raise ValueError(
+            f"action_spec must describe one vector [A], got shape {tuple(spec.shape)}"
+            + (f" with {batch_dims} batch dimensions." if batch_dims else ".")
+        )
+    action_dim = spec.shape[-1]
+    if isinstance(spec, Unbounded):
+        bound = torch.full((action_dim,), torch.inf)
+        return -bound, bound
+    space = cast(Bounded, spec).space
+    return space.low.reshape(-1, action_dim)[0].cpu(), space.high.reshape(-1, action_dim)[0].cpu()

@@ -1,0 +1,196 @@
+"""One-line constructors of actors and critics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tensordict.utils import NestedKey, unravel_key
+from torch import Tensor, nn
+from torchrl.data import Composite, TensorSpec
+from torchrl.modules import MLP, ValueOperator
+
+from torchrl_gtp.flow_map import FlowMap, MLPBackbone, NoiseLevels
+from torchrl_gtp.modules.actor import GTPActor
+
+__all__ = ["make_actor_critic", "make_gtp_actor", "make_qvalue", "make_value"]
+
+
+def make_gtp_actor(
+    observation_dim: int,
+    action_spec: TensorSpec,
+    *,
+    observation_keys: Sequence[NestedKey] = ("observation",),
+    action_key: NestedKey = "action",
+    num_steps: int = 5,
+    sigma_data: float | Tensor = 0.5,
+    noise_levels: NoiseLevels | None = None,
+    hidden_sizes: Sequence[int] = (256, 256, 256),
+    activation: type[nn.Module] = nn.Mish,
+    time_embedding_dim: int = 16,
+) -> GTPActor:
+    """Builds a :class:`GTPActor` over the default MLP backbone.
+
+    Args:
+        observation_dim (int): summed size of the observation entries.
+        action_spec (TensorSpec): spec of the action, or a ``Composite`` that holds it.
+        observation_keys (sequence of NestedKey): entries that make up the condition. Defaults to
+            ``("observation",)``.
+        action_key (NestedKey): entry of the action. Defaults to ``"action"``.
+        num_steps (int): the number of jumps K. Defaults to ``5``.
+        sigma_data (float or Tensor): standard deviation of the actions in the data. Defaults to
+            ``0.5``.
+        noise_levels (NoiseLevels, optional): the range of noise levels. Defaults to
+            ``NoiseLevels()``.
+        hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
+            ``(256, 256, 256)``.
+        activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+        time_embedding_dim (int): size of each time embedding. Defaults to ``16``.
+
+    Returns:
+        GTPActor: the actor.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> actor = make_gtp_actor(observation_dim=4, action_spec=Bounded(-1, 1, (2,)))
+        >>> actor.in_keys, actor.out_keys, actor.num_steps
+        (['observation'], ['action'], 5)
+    """
+    spec = action_spec[action_key] if isinstance(action_spec, Composite) else action_spec
+    backbone = MLPBackbone(
+        action_dim=spec.shape[-1],
+        condition_dim=observation_dim,
+        hidden_sizes=hidden_sizes,
+        activation=activation,
+        time_embedding_dim=time_embedding_dim,
+    )
+    return GTPActor(
+        FlowMap(backbone, sigma_data=sigma_data, noise_levels=noise_levels),
+        action_spec,
+        observation_keys=observation_keys,
+        action_key=action_key,
+        num_steps=num_steps,
+    )
+
+
+def make_qvalue(
+    observation_dim: int,
+    action_dim: int,
+    *,
+    observation_keys: Sequence[NestedKey] = ("observation",),
+    action_key: NestedKey = "action",
+    hidden_sizes: Sequence[int] = (256, 256, 256),
+    activation: type[nn.Module] = nn.Mish,
+) -> ValueOperator:
+    """Builds a Q-network; the losses make their twins of it.
+
+    Args:
+        observation_dim (int): summed size of the observation entries.
+        action_dim (int): size of the action.
+        observation_keys (sequence of NestedKey): observation entries. Defaults to
+            ``("observation",)``.
+        action_key (NestedKey): entry of the action. Defaults to ``"action"``.
+        hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
+            ``(256, 256, 256)``.
+        activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+
+    Returns:
+        ValueOperator: writes ``state_action_value`` [..., 1].
+
+    Examples:
+        >>> import torch
+        >>> qvalue = make_qvalue(observation_dim=4, action_dim=2)
+        >>> qvalue(observation=torch.zeros(8, 4), action=torch.zeros(8, 2)).shape
+        torch.Size([8, 1])
+    """
+    return ValueOperator(
+        _value_mlp(observation_dim + action_dim, hidden_sizes, activation),
+        in_keys=[*map(unravel_key, observation_keys), unravel_key(action_key)],
+        out_keys=["state_action_value"],
+    )
+
+
+def make_value(
+    observation_dim: int,
+    *,
+    observation_keys: Sequence[NestedKey] = ("observation",),
+    hidden_sizes: Sequence[int] = (256, 256, 256),
+    activation: type[nn.Module] = nn.Mish,
+) -> ValueOperator:
+    """Builds a state-value network for expectile regression (IQL, arXiv 2110.06169).
+
+    Args:
+        observation_dim (int): summed size of the observation entries.
+        observation_keys (sequence of NestedKey): observation entries. Defaults to
+            ``("observation",)``.
+        hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
+            ``(256, 256, 256)``.
+        activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+
+    Returns:
+        ValueOperator: writes ``state_value`` [..., 1].
+
+    Examples:
+        >>> import torch
+        >>> make_value(observation_dim=4)(observation=torch.zeros(8, 4)).shape
+        torch.Size([8, 1])
+    """
+    return ValueOperator(
+        _value_mlp(observation_dim, hidden_sizes, activation),
+        in_keys=[*map(unravel_key, observation_keys)],
+        out_keys=["state_value"],
+    )
+
+
+def make_actor_critic(
+    observation_spec: Composite,
+    action_spec: TensorSpec,
+    *,
+    observation_keys: Sequence[NestedKey] = ("observation",),
+    action_key: NestedKey = "action",
+    **actor_options: Any,
+) -> tuple[GTPActor, ValueOperator]:
+    """Builds an actor and a Q-network from the specs of an environment, in one line.
+
+    Args:
+        observation_spec (Composite): ``env.observation_spec``; vectors in ``observation_keys``.
+        action_spec (TensorSpec): ``env.action_spec``.
+        observation_keys (sequence of NestedKey): observation entries to use. Defaults to
+            ``("observation",)``.
+        action_key (NestedKey): entry of the action. Defaults to ``"action"``.
+        **actor_options: further arguments of :func:`make_gtp_actor`; ``hidden_sizes`` and
+            ``activation`` also apply to the Q-network.
+
+    Returns:
+        tuple of GTPActor and ValueOperator: what :class:`~torchrl_gtp.GTPLoss` takes.
+
+    Raises:
+        ValueError: if an observation key is not in ``observation_spec``.
+
+    Examples:
+        >>> from torchrl.data import Bounded, Unbounded
+        >>> from torchrl_gtp import GTPLoss
+        >>> actor, qvalue = make_actor_critic(
+        ...     Composite(observation=Unbounded(4)), Bounded(-1, 1, (2,)), hidden_sizes=(64, 64)
+        ... )
+        >>> loss = GTPLoss(actor, qvalue)
+    """
+    missing = [key for key in observation_keys if key not in observation_spec.keys(True, True)]
+    if missing:
+        raise ValueError(
+            f"observation_spec has no {missing}, only {list(observation_spec.keys(True, True))}."
+        )
+    observation_dim = sum(observation_spec[key].shape[-1] for key in observation_keys)
+    keys: dict[str, Any] = {"observation_keys": observation_keys, "action_key": action_key}
+    actor = make_gtp_actor(observation_dim, action_spec, **keys, **actor_options)
+    shared = {k: v for k, v in actor_options.items() if k in ("hidden_sizes", "activation")}
+    return actor, make_qvalue(observation_dim, actor.action_dim, **keys, **shared)
+
+
+def _value_mlp(in_features: int, hidden_sizes: Sequence[int], activation: type[nn.Module]) -> MLP:
+    return MLP(
+        in_features=in_features,
+        out_features=1,
+        num_cells=list(hidden_sizes),
+        activation_class=activation,
+    )
