@@ -1,0 +1,314 @@
+"""Minari datasets as TorchRL replay buffers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import minari
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+from minari.storage import get_dataset_path
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl._utils import logger
+from torchrl.data import (
+    Bounded,
+    ImmutableDatasetWriter,
+    TensorDictReplayBuffer,
+    TensorStorage,
+)
+from torchrl.data.replay_buffers.samplers import Sampler
+
+from torchrl_gtp.data.checks import ActionBoundsCheck, check_episode
+from torchrl_gtp.data.metadata import MinariMetadata
+from torchrl_gtp.data.scores import reference_scores
+from torchrl_gtp.data.spaces import concatenate, make_action_spec, select_observation_keys
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+# The least standard deviation that an observation is divided by.
+MIN_SCALE = 1e-3
+
+_Storage = Literal["ram", "memmap"]
+
+
+class MinariReplayBuffer(TensorDictReplayBuffer):
+    """A replay buffer over a whole dataset, read-only, with the dataset's metadata.
+
+    Made by :func:`load_minari`.
+
+    Args:
+        metadata (MinariMetadata): what is known about the dataset.
+        **kwargs: as for :class:`~torchrl.data.TensorDictReplayBuffer`.
+    """
+
+    def __init__(self, *, metadata: MinariMetadata, **kwargs: Any) -> None:
+        super().__init__(writer=ImmutableDatasetWriter(), **kwargs)
+        self.metadata = metadata
+
+
+def load_minari(
+    dataset_id: str,
+    batch_size: int = 256,
+    *,
+    observation_keys: Sequence[NestedKey] | None = None,
+    storage: Literal["ram", "memmap"] = "ram",
+    scratch_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    reward_transform: Callable[[Tensor], Tensor] | None = None,
+    normalize_observations: bool = False,
+    clip_actions: bool = False,
+    sampler: Sampler | None = None,
+    prefetch: int | None = None,
+) -> MinariReplayBuffer:
+    """Loads a Minari dataset, local or remote, HDF5 or Arrow, into a replay buffer.
+
+    The buffer holds one entry per transition, all real numbers as ``float32``:
+
+    * ``"observation"`` ``[N, O]``, ``"action"`` ``[N, A]``, ``"episode"`` ``[N]`` (``int64``);
+    * ``("next", "observation")`` ``[N, O]``, which at the end of an episode is that episode's own
+      last observation, and ``("next", "reward")`` ``[N, 1]``;
+    * ``("next", "terminated")``, ``("next", "truncated")`` and their union ``("next", "done")``,
+      ``[N, 1]`` (``bool``). An episode that ends with neither (data that were cut) counts as
+      truncated at its last step;
+    * ``"done"``, ``"terminated"`` and ``"truncated"`` at the root, ``False``, so that online data
+      can be added.
+
+    For :class:`~torchrl.data.replay_buffers.SliceSampler` pass ``traj_key="episode"``.
+
+    Args:
+        dataset_id (str): Minari id, ``"(namespace/)name-v0"``.
+        batch_size (int, optional): transitions per sample. Defaults to 256.
+        observation_keys (sequence of NestedKey, optional): the parts of a ``Dict`` observation that
+            are concatenated, in this order, on the last axis; the key of a nested ``Dict`` stands
+            for all of its leaves. Defaults to ``"observation"`` and ``"desired_goal"`` if there are
+            both, to ``"observation"`` if there is that alone, and else to every leaf in the order
+            of the space.
+        storage (str, optional): ``"ram"`` or ``"memmap"``, memory-mapped files that are filled
+            episode by episode. Defaults to ``"ram"``.
+        scratch_dir (path, optional): the folder in which those files get a folder of their own;
+            it is removed with the buffer or when the process ends. Defaults to the system's
+            temporary folder.
+        download (bool, optional): fetches a dataset that is not found locally with
+            ``minari.load_dataset(..., download=True)``. Defaults to ``True``.
+        reward_transform (callable, optional): maps the rewards ``[N, 1]`` to others of the same
+            shape, for instance :class:`~torchrl_gtp.data.AffineReward`.
+            ``metadata.behavior_returns`` keeps the raw ones.
+        normalize_observations (bool, optional): subtracts the mean of ``"observation"`` over the
+            dataset and divides by its standard deviation (at least 1e-3), in ``"observation"`` and
+            ``("next", "observation")`` alike; ``metadata`` has both. Defaults to ``False``.
+        clip_actions (bool, optional): clips actions to their bounds instead of raising an error.
+            Defaults to ``False``.
+        sampler (Sampler, optional): TorchRL sampler. Defaults to uniform sampling with replacement.
+        prefetch (int, optional): batches drawn ahead in threads. Defaults to none.
+
+    Returns:
+        the buffer; ``buffer.metadata`` is a :class:`~torchrl_gtp.data.MinariMetadata`.
+
+    Raises:
+        FileNotFoundError: if the dataset is neither local nor can be downloaded.
+        KeyError: if an observation key does not exist.
+        TypeError: if the actions are not continuous and bounded, or a chosen observation is not a
+            vector (images, text, discrete).
+        ValueError: if the dataset is empty or inconsistent, holds a non-finite observation, action
+            or reward or actions outside their bounds, or if an argument is out of range.
+            In each case nothing is left behind.
+
+    Examples:
+        >>> import os, tempfile
+        >>> from torchrl_gtp.data import load_minari, make_point_maze_dataset
+        >>> os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
+        >>> _ = make_point_maze_dataset("umaze", num_steps=500)
+        >>> buffer = load_minari("gtp/pointmaze/umaze-v0", batch_size=32)
+        >>> buffer.sample()["next", "observation"].shape
+        torch.Size([32, 4])
+        >>> buffer.metadata.num_episodes
+        2
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if storage not in get_args(_Storage):
+        raise ValueError(f"storage must be one of {list(get_args(_Storage))}, got {storage!r}.")
+    dataset = _open(dataset_id, download)
+    keys = select_observation_keys(dataset.observation_space, observation_keys, dataset_id)
+    action_spec = make_action_spec(dataset.action_space, dataset_id)
+    if dataset.total_steps == 0:
+        raise ValueError(f"dataset {dataset_id!r} is empty: it has no step.")
+
+    folder: Path | None = None
+    if storage == "memmap":
+        folder = Path(tempfile.mkdtemp(prefix="torchrl_gtp-", dir=scratch_dir))
+    try:
+        data, returns = _read(dataset, keys, action_spec, clip_actions, folder)
+        if reward_transform is not None:
+            _transform_rewards(data, reward_transform, dataset_id)
+        loc, scale = _normalize(data) if normalize_observations else (None, None)
+        ref_min, ref_max = _reference_scores(dataset)
+        buffer = MinariReplayBuffer(
+            metadata=MinariMetadata(
+                dataset_id=dataset_id,
+                observation_keys=keys,
+                observation_dim=data["observation"].shape[-1],
+                action_spec=action_spec,
+                observation_loc=loc,
+                observation_scale=scale,
+                ref_min_score=ref_min,
+                ref_max_score=ref_max,
+                env_spec=_evaluation_spec(dataset),
+                num_steps=len(data),
+                num_episodes=len(returns),
+                behavior_returns=returns,
+            ),
+            storage=TensorStorage(data),
+            sampler=sampler,
+            batch_size=batch_size,
+            prefetch=prefetch,
+        )
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if folder is not None:
+        weakref.finalize(buffer, shutil.rmtree, folder, ignore_errors=True)
+    logger.info(f"loaded {dataset_id}: {len(data)} steps in {len(returns)} episodes.")
+    return buffer
+
+
+def _open(dataset_id: str, download: bool) -> MinariDataset:
+    path = get_dataset_path(dataset_id)
+    is_local, is_folder = (path / "data").exists(), path.exists()
+    try:
+        return minari.load_dataset(dataset_id, download=download)
+    except BaseException as err:
+        if not is_folder:
+            # A download that broke off would be taken for the dataset the next time.
+            shutil.rmtree(path, ignore_errors=True)
+        if is_local or not isinstance(err, Exception):
+            raise
+        raise FileNotFoundError(
+            f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
+            f"that folder), which has {sorted(minari.list_local_datasets())}"
+            + (f", and could not be downloaded: {err}" if download else "; download=False.")
+        ) from err
+
+
+def _allocate(
+    num_steps: int, observation_dim: int, action_dim: int, folder: Path | None
+) -> TensorDictBase:
+    flag = torch.zeros(1, 1, dtype=torch.bool)
+    flags = {"done": flag, "terminated": flag, "truncated": flag}
+    row = TensorDict(
+        {
+            "observation": torch.zeros(1, observation_dim),
+            "action": torch.zeros(1, action_dim),
+            "episode": torch.zeros(1, dtype=torch.int64),
+            **flags,
+            "next": {
+                "observation": torch.zeros(1, observation_dim),
+                "reward": torch.zeros(1, 1),
+                **flags,
+            },
+        },
+        batch_size=[1],
+    ).expand(num_steps)
+    # An expanded tensor takes no memory; both calls below allocate each entry once.
+    return row.clone() if folder is None else row.memmap_like(folder)
+
+
+def _read(
+    dataset: MinariDataset,
+    keys: tuple[NestedKey, ...],
+    action_spec: Bounded,
+    clip_actions: bool,
+    folder: Path | None,
+) -> tuple[TensorDictBase, Tensor]:
+    data: TensorDictBase | None = None
+    returns: list[Tensor] = []
+    bounds = ActionBoundsCheck(action_spec)
+    stop = 0
+    for episode in dataset.iterate_episodes():
+        number = int(episode.id)
+        observations = torch.from_numpy(concatenate(episode.observations, keys))
+        actions = torch.from_numpy(np.array(episode.actions, dtype=np.float32))
+        rewards = torch.from_numpy(np.array(episode.rewards, dtype=np.float64).reshape(-1))
+        check_episode(dataset.id, number, observations, actions, rewards)
+        if clip_actions:
+            actions = actions.clamp(action_spec.space.low, action_spec.space.high)
+        bounds.add(actions, number)
+
+        start, stop = stop, stop + len(rewards)
+        if stop > dataset.total_steps:
+            break
+        if data is None:
+            data = _allocate(dataset.total_steps, observations.shape[-1], actions.shape[-1], folder)
+        rows = slice(start, stop)
+        terminated = torch.from_numpy(np.array(episode.terminations, dtype=bool).reshape(-1, 1))
+        truncated = torch.from_numpy(np.array(episode.truncations, dtype=bool).reshape(-1, 1))
+        # Data that were cut end here without a flag; the next row belongs to another episode.
+        truncated[-1:] |= ~terminated[-1:]
+        data["observation"][rows] = observations[:-1]
+        data["action"][rows] = actions
+        data["episode"][rows] = number
+        data["next", "observation"][rows] = observations[1:]
+        data["next", "reward"][rows] = rewards.unsqueeze(-1).float()
+        data["next", "terminated"][rows] = terminated
+        data["next", "truncated"][rows] = truncated
+        data["next", "done"][rows] = terminated | truncated
+        returns.append(rewards.sum())
+    bounds.raise_if_any(dataset.id)
+    if data is None or stop != dataset.total_steps:
+        raise ValueError(
+            f"dataset {dataset.id!r} is damaged: its metadata promise {dataset.total_steps} steps,"
+            f" but its episodes hold {'more' if stop > dataset.total_steps else stop}. Fetch or "
+            "make it again."
+        )
+    return data, torch.stack(returns).float()
+
+
+def _transform_rewards(
+    data: TensorDictBase, reward_transform: Callable[[Tensor], Tensor], dataset_id: str
+) -> None:
+    reward = data["next", "reward"]
+    transformed = reward_transform(reward.clone())
+    if transformed.shape != reward.shape or not transformed.isfinite().all():
+        raise ValueError(
+            f"reward_transform must map the rewards {tuple(reward.shape)} of {dataset_id!r} to "
+            f"finite ones of the same shape, got {tuple(transformed.shape)}."
+        )
+    reward.copy_(transformed)
+
+
+def _normalize(data: TensorDictBase) -> tuple[Tensor, Tensor]:
+    scale, loc = torch.std_mean(data["observation"], dim=0, correction=0)
+    loc, scale = loc.clone(), scale.clamp_min(MIN_SCALE)
+    for key in ("observation", ("next", "observation")):
+        data[key].sub_(loc).div_(scale)
+    return loc, scale
+
+
+def _reference_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
+    metadata = dataset.storage.metadata
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        return float(low), float(high)
+    return reference_scores(dataset.id) or (None, None)
+
+
+def _evaluation_spec(dataset: MinariDataset) -> EnvSpec | None:
+    text = dataset.storage.metadata.get("eval_env_spec")
+    if text is None:
+        return dataset.env_spec
+    # Specs written under gymnasium < 1.0 have fields that EnvSpec no longer knows.
+    known = {field.name for field in dataclasses.fields(EnvSpec)}
+    fields = {name: value for name, value in json.loads(text).items() if name in known}
+    return EnvSpec.from_json(json.dumps(fields))
