@@ -1,0 +1,1 @@
+"""Generative Trajectory Policies from a Minari dataset: training, evaluation, results."""

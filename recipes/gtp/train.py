@@ -1,0 +1,193 @@
+"""Train Generative Trajectory Policies on a Minari dataset and show how well they do.
+
+The config is ``config.yaml``, every field can be overridden on the command line::
+
+    python recipes/gtp/train.py dataset=gtp/pointmaze/umaze-v0 compare_bc=true
+
+Ctrl-C ends a run between two updates, with a checkpoint, and exits with code 130 (143 on SIGTERM).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from minari.storage import get_dataset_path
+from omegaconf import DictConfig, OmegaConf
+from torchrl.record.loggers import Logger, get_logger
+
+from recipes.common.checkpoints import load_checkpoint
+from recipes.common.evaluation import milliseconds_per_action
+from recipes.common.interrupt import Interrupt
+from recipes.common.mazes import fixed_goal_maze
+from recipes.common.plots import plot_maze_paths
+from recipes.gtp.learner import Learner, make_loss
+from recipes.gtp.report import (
+    PATHS_DRAWN,
+    MethodResults,
+    behaviour_paths,
+    behaviour_results,
+    method_results,
+    write_report,
+)
+from recipes.gtp.training import Run
+from torchrl_gtp.data import AffineReward, MinariReplayBuffer, load_minari, make_minari_env
+
+FRESH_SEED = 100_000
+METHODS = {"gtp_bc": "GTP-BC", "gtp": "GTP"}
+
+
+def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
+    """Read the config of an interrupted run and apply the overrides given beside ``resume``.
+
+    Args:
+        folder: the run's output folder.
+        overrides: of the form ``key=value``.
+
+    Raises:
+        FileNotFoundError: if the folder holds no checkpoint.
+    """
+    checkpoints = sorted(folder.glob("*/last.pt"))
+    if not checkpoints:
+        raise FileNotFoundError(
+            f"resume={folder}: there is no checkpoint. Give the output folder of a run, the one "
+            "that holds gtp/last.pt or gtp_bc/last.pt."
+        )
+    config = OmegaConf.create(load_checkpoint(checkpoints[0])["config"])
+    OmegaConf.set_struct(config, True)
+    config.merge_with_dotlist([override.lstrip("+") for override in overrides])
+    return config
+
+
+def make_buffer(cfg: DictConfig) -> MinariReplayBuffer:
+    """Load the dataset as the config says.
+
+    Raises:
+        FileNotFoundError: if it is one of the mazes and has not been made yet.
+    """
+    namespace, _, name = cfg.dataset.rpartition("/")
+    if namespace == "gtp/pointmaze" and not get_dataset_path(cfg.dataset).exists():
+        raise FileNotFoundError(
+            f"There is no dataset {cfg.dataset} in {get_dataset_path()}. Make it with: "
+            f"python -m torchrl_gtp.data.point_maze {name.rpartition('-v')[0]}"
+        )
+    options: dict[str, Any] = OmegaConf.to_container(cfg.replay_buffer, resolve=True)  # type: ignore[assignment]
+    reward = AffineReward(options.pop("reward_scale"), options.pop("reward_shift"))
+    return load_minari(
+        cfg.dataset, reward_transform=None if reward == AffineReward() else reward, **options
+    )
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
+    """Train what the config asks for, evaluate it and write tables and pictures.
+
+    Args:
+        cfg: the recipe's config.
+        folder: where all outputs go; a run in it goes on if ``cfg.resume`` is set.
+
+    Returns:
+        the rows of the table by key: ``"behaviour"``, ``"gtp_bc"``, ``"gtp"``.
+
+    Raises:
+        FileExistsError: if the folder holds another run.
+        SystemExit: if Ctrl-C or SIGTERM ended the training; the checkpoint is written before.
+    """
+    if cfg.resume is None and list(folder.glob("*/last.pt")):
+        raise FileExistsError(
+            f"{folder} holds a run already. Go on with it by resume={folder}, or choose another "
+            "hydra.run.dir."
+        )
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
+    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    buffer = make_buffer(cfg)
+    max_steps = cfg.env.max_steps or buffer.metadata.max_episode_steps
+    if max_steps is None:
+        raise ValueError(
+            f"The environment of {cfg.dataset} has no time limit: set env.max_steps, the steps of "
+            "an evaluation episode."
+        )
+    env = make_minari_env(buffer.metadata, num_envs=cfg.env.num_envs, seed=cfg.env.eval_seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+
+    rows = {"behaviour": behaviour_results(buffer)}
+    paths = {"behaviour": behaviour_paths(buffer)}
+    histories = {}
+    try:
+        for key in ["gtp_bc", "gtp"] if cfg.compare_bc else ["gtp_bc" if cfg.bc else "gtp"]:
+            torch.manual_seed(cfg.seed)
+            loss = make_loss(cfg, buffer, bc=key == "gtp_bc").to(device)
+            method = Run(
+                name=METHODS[key],
+                learner=Learner(loss, cfg.optim),
+                buffer=buffer,
+                env=env,
+                cfg=cfg,
+                folder=folder / key,
+                max_steps=max_steps,
+                logger=make_logger(cfg, folder, key),
+            )
+            if cfg.resume is not None and (folder / key / "last.pt").exists():
+                method.load(folder / key / "last.pt")
+            with Interrupt() as interrupt:
+                finished = method.train(interrupt)
+            if not finished:
+                print(
+                    f"\nStopped {method.name} at update {method.learner.step} of "
+                    f"{method.learner.num_updates}. Go on with: python recipes/gtp/train.py "
+                    f"resume={folder}"
+                )
+                sys.exit(interrupt.exit_code)
+            # Other episodes than those of the learning curves, by which best.pt was chosen.
+            evaluation = method.evaluate(cfg.env.final_episodes, cfg.env.eval_seed + FRESH_SEED)
+            rows[key] = method_results(
+                method.name,
+                evaluation,
+                buffer.metadata,
+                updates_per_second=method.updates_per_second,
+                milliseconds_per_action=milliseconds_per_action(
+                    method.policy(), buffer[0]["observation"].to(device)
+                ),
+            )
+            paths[key] = evaluation.paths[:PATHS_DRAWN], evaluation.returns[:PATHS_DRAWN]
+            histories[key] = method.history
+    finally:
+        env.close()
+
+    settings = {"dataset": cfg.dataset, "seed": cfg.seed, "updates": cfg.optim.steps}
+    print("\n" + write_report(folder, rows, histories, settings) + "\n")
+    maze = fixed_goal_maze(buffer.metadata.env_spec)
+    if maze is not None:
+        panels = {f"{rows[key].name}: {rows[key].return_mean:.1f}": paths[key] for key in paths}
+        plot_maze_paths(folder / "paths.png", maze, panels)
+    for file in sorted(folder.glob("*.png")):
+        print(f"Picture: {file}")
+    return rows
+
+
+def make_logger(cfg: DictConfig, folder: Path, key: str) -> Logger | None:
+    """TorchRL's logger of the chosen backend, writing into ``<folder>/<key>``."""
+    wandb = {"project": cfg.logger.project, "mode": cfg.logger.mode}
+    wandb["config"] = OmegaConf.to_container(cfg, resolve=True)
+    return get_logger(cfg.logger.backend, str(folder), key, wandb_kwargs=wandb)
+
+
+OmegaConf.register_new_resolver("or", lambda value, default: value or default, replace=True)
+
+
+@hydra.main(config_path="", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Entry point."""
+    job = HydraConfig.get()
+    if cfg.resume is not None:
+        cfg = resumed_config(Path(cfg.resume), list(job.overrides.task))
+    run(cfg, Path(job.runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The training loop of one method: updates, evaluation, logs, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
+from torchrl.record.loggers import Logger
+from tqdm import tqdm
+
+from recipes.common.checkpoints import (
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from recipes.common.evaluation import Evaluation, evaluate
+from recipes.common.interrupt import Interrupt
+from recipes.gtp.learner import Learner
+from recipes.gtp.report import mean_score
+from torchrl_gtp import GTPActor
+from torchrl_gtp.data import MinariReplayBuffer
+
+
+@dataclass
+class Run:
+    """One method in training.
+
+    Args:
+        name: the method's name in bar and messages.
+        learner: what an update is.
+        buffer: the dataset.
+        env: evaluation environment.
+        cfg: the recipe's config.
+        folder: where checkpoints go.
+        max_steps: steps an evaluation episode.
+        logger: TorchRL logger or ``None``; closed when the training ends.
+
+    Attributes:
+        history: logged values by update, for the learning curves.
+        best_return: best evaluation return so far.
+        seconds: time spent on updates so far, evaluation and writing left out.
+    """
+
+    name: str
+    learner: Learner
+    buffer: MinariReplayBuffer
+    env: EnvBase
+    cfg: DictConfig
+    folder: Path
+    max_steps: int
+    logger: Logger | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_return: float = -float("inf")
+    seconds: float = 0.0
+
+    def train(self, interrupt: Interrupt) -> bool:
+        """Train to the last update, or until ``interrupt`` is set; leave ``last.pt`` either way.
+
+        Returns:
+            whether the last update was reached.
+        """
+        cfg, learner = self.cfg, self.learner
+        device = next(learner.loss.parameters()).device
+        bar = tqdm(
+            total=learner.num_updates,
+            initial=learner.step,
+            desc=self.name,
+            unit="update",
+            dynamic_ncols=True,
+            disable=None,  # no bar where nobody watches: the evaluations are printed
+        )
+        start = time.perf_counter()
+        try:
+            with bar:
+                while learner.step < learner.num_updates and not interrupt:
+                    losses = learner.update(self.buffer.sample().to(device))
+                    bar.update()
+                    if _is_due(learner.step, cfg.logger.interval):
+                        bar.set_postfix(self._log_losses(losses), refresh=False)
+                    evaluation_due = _is_due(learner.step, cfg.env.eval_interval)
+                    checkpoint_due = _is_due(learner.step, cfg.checkpoint.interval)
+                    if evaluation_due or checkpoint_due:
+                        self.seconds += time.perf_counter() - start
+                        if evaluation_due:
+                            self._evaluate(bar)
+                        if checkpoint_due:
+                            self.save("last")
+                        start = time.perf_counter()
+            self.seconds += time.perf_counter() - start
+            self.save("last")
+        finally:
+            if self.logger is not None:
+                self.logger.close()
+        return learner.step >= learner.num_updates
+
+    def evaluate(self, num_episodes: int, seed: int) -> Evaluation:
+        """Evaluate the averaged actor with the K of evaluation."""
+        return evaluate(
+            self.env,
+            self.policy(),
+            num_episodes=num_episodes,
+            max_steps=self.max_steps,
+            seed=seed,
+        )
+
+    def policy(self) -> GTPActor:
+        """The averaged actor with the K of evaluation."""
+        return self.learner.policy(self.cfg.actor.num_steps_eval)
+
+    @property
+    def updates_per_second(self) -> float:
+        """Speed of training, evaluation left out."""
+        return self.learner.step / self.seconds if self.seconds > 0 else 0.0
+
+    def save(self, name: str) -> None:
+        """Write the whole state to ``<folder>/<name>.pt``."""
+        state = {
+            "config": OmegaConf.to_container(self.cfg, resolve=True),
+            "learner": self.learner.state_dict(),
+            "history": self.history,
+            "best_return": self.best_return,
+            "seconds": self.seconds,
+            "random": random_state(),
+        }
+        save_checkpoint(self.folder / f"{name}.pt", state)
+
+    def load(self, path: Path) -> None:
+        """Go back to a state of :meth:`save`."""
+        device = next(self.learner.loss.parameters()).device
+        state = load_checkpoint(path, device)
+        self.learner.load_state_dict(state["learner"])
+        self.history = state["history"]
+        self.best_return = state["best_return"]
+        self.seconds = state["seconds"]
+        set_random_state(state["random"])
+
+    def _log_losses(self, losses: TensorDictBase) -> dict[str, str]:
+        values = {name: value.mean().item() for name, value in losses.items()}
+        broken = [name for name, value in values.items() if value != value]
+        if broken:
+            raise FloatingPointError(
+                f"{', '.join(broken)} became nan at update {self.learner.step} of {self.name}. Try "
+                "a smaller optim.lr, or optim.grad_clip=1."
+            )
+        self._record({f"train/{name}": value for name, value in values.items()})
+        return {
+            name.removeprefix("loss_"): f"{value:.3g}"
+            for name, value in values.items()
+            if name.startswith("loss_")
+        }
+
+    def _evaluate(self, bar: tqdm) -> None:
+        evaluation = self.evaluate(self.cfg.env.eval_episodes, self.cfg.env.eval_seed)
+        metrics = {
+            "eval/return": evaluation.return_mean,
+            "eval/success_rate": evaluation.success_rate,
+            "eval/normalized_score": mean_score(evaluation.returns, self.buffer.metadata),
+            "time/updates_per_second": self.updates_per_second,
+        }
+        self._record({name: value for name, value in metrics.items() if value is not None})
+        success = evaluation.success_rate
+        bar.write(
+            f"{self.name} {self.learner.step}/{self.learner.num_updates}: "
+            f"return {evaluation.return_mean:.2f}"
+            + ("" if success is None else f", success {success:.2f}")
+            + f", {self.updates_per_second:.0f} updates/s"
+        )
+        if evaluation.return_mean > self.best_return:
+            self.best_return = evaluation.return_mean
+            self.save("best")
+
+    def _record(self, values: Mapping[str, float]) -> None:
+        self.history.append({"step": self.learner.step, **values})
+        if self.logger is not None:
+            for name, value in values.items():
+                self.logger.log_scalar(name, value, step=self.learner.step)
+
+
+def _is_due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
