@@ -383,7 +383,8 @@ class ClippedDoubleQLoss(LossModule):
             tensordict (TensorDictBase): a batch of transitions; not modified.
 
         Returns:
-            tuple of Tensor and dict: the loss, and no metadata.
+            tuple of Tensor and dict: the loss, and the :meth:`advantage` that it computes on the
+            way, per sample and detached.
         """
         with torch.no_grad():
             qvalue = self._data_qvalues(tensordict, self.target_qvalue_network_params)
@@ -396,7 +397,7 @@ class ClippedDoubleQLoss(LossModule):
             weights=self._maybe_get_priority_weight(tensordict),
         )
         self._clear_param_weakrefs(tensordict)
-        return loss, {}
+        return loss, {"advantage": difference.detach()}
 
     @torch.no_grad()
     def advantage(self, tensordict: TensorDictBase) -> Tensor:

@@ -95,7 +95,7 @@ class GTPLoss(ClippedDoubleQLoss):
             ``"current"``.
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
-            left alone, the default keeps a setting that trains well. Defaults to ``1.0``.
+            left alone, it stays in the middle of the schedule. Defaults to ``0.5``.
         num_qvalue_nets (int): the number of Q-networks. Defaults to ``2``.
         loss_function ("l2", "l1" or "smooth_l1"): distance of the TD loss. Defaults to ``"l2"``.
         expectile (float): expectile of the value network. Defaults to ``0.9``.
@@ -174,7 +174,7 @@ class GTPLoss(ClippedDoubleQLoss):
         time_weight: TimeWeight = "edm",
         robust_power: float = 0.5,
         teacher: Literal["current", "ema"] = "current",
-        progress: float = 1.0,
+        progress: float = 0.5,
         **critic_options: Any,
     ) -> None:
         super().__init__(actor_network, qvalue_network, value_network, **critic_options)
@@ -220,11 +220,15 @@ class GTPLoss(ClippedDoubleQLoss):
             batch = [] if self.reduction == "none" else ["weight_max"]
             self.out_keys = [*self.out_keys, *losses, *means, "clipped_share", *batch]
 
-    def weight(self, tensordict: TensorDictBase) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def weight(
+        self, tensordict: TensorDictBase, advantage: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Computes the advantage weight of each sample (paper, eq. 10).
 
         Args:
             tensordict (TensorDictBase): a batch with observations and actions; not modified.
+            advantage (Tensor, optional): advantages of the shape of the batch. Defaults to those
+                of :meth:`advantage`.
 
         Returns:
             tuple of Tensor and dict: weights of the shape of the batch, ``None`` without a
@@ -233,7 +237,8 @@ class GTPLoss(ClippedDoubleQLoss):
         """
         if not self.has_critic:
             return None, {}
-        advantage = self.advantage(tensordict)
+        if advantage is None:
+            advantage = self.advantage(tensordict)
         weight = advantage_weight(
             advantage,
             self.eta,
@@ -310,17 +315,21 @@ class GTPLoss(ClippedDoubleQLoss):
             )
         return self.lambda_flow * self._weighted_loss(error, tensordict, weight), {}
 
-    def actor_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+    def actor_loss(
+        self, tensordict: TensorDictBase, advantage: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the actor's whole loss, both terms under one set of weights (paper, eq. 9).
 
         Args:
             tensordict (TensorDictBase): a batch with observations and actions; not modified.
+            advantage (Tensor, optional): advantages of the shape of the batch. Defaults to those
+                of :meth:`advantage`.
 
         Returns:
             tuple of Tensor and dict: the loss; and ``loss_consistency``, ``loss_flow`` and the
             metadata of :meth:`weight`.
         """
-        weight, metadata = self.weight(tensordict)
+        weight, metadata = self.weight(tensordict, advantage)
         loss_consistency, _ = self.consistency_loss(tensordict, weight)
         loss_flow, _ = self.flow_loss(tensordict, weight)
         terms = {"loss_consistency": loss_consistency, "loss_flow": loss_flow}
@@ -340,12 +349,14 @@ class GTPLoss(ClippedDoubleQLoss):
         self._check_input(tensordict)
         out: dict[str, Tensor] = {}
         diagnostics: dict[str, Tensor] = {}
+        advantage = None
         if self.has_critic:
             out["loss_qvalue"], diagnostics = self.qvalue_loss(tensordict)
             tensordict.set(self.tensor_keys.priority, diagnostics["td_error"])
         if self.has_value_network:
-            out["loss_value"], _ = self.value_loss(tensordict)
-        _, metadata = self.actor_loss(tensordict)
+            out["loss_value"], value_metadata = self.value_loss(tensordict)
+            advantage = value_metadata["advantage"]
+        _, metadata = self.actor_loss(tensordict, advantage)
         out["loss_consistency"] = metadata.pop("loss_consistency")
         out["loss_flow"] = metadata.pop("loss_flow")
         diagnostics.update(metadata)
