@@ -100,7 +100,8 @@ def behaviour_paths(buffer: MinariReplayBuffer) -> tuple[list[Tensor], Tensor]:
     observations, episodes = data["observation"], data["episode"]
     if metadata.observation_loc is not None and metadata.observation_scale is not None:
         observations = observations * metadata.observation_scale + metadata.observation_loc
-    return [observations[episodes == episode] for episode in chosen], returns[chosen]
+    numbers = episodes.unique_consecutive()
+    return [observations[episodes == numbers[index]] for index in chosen], returns[chosen]
 
 
 def write_report(

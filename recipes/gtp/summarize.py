@@ -42,12 +42,26 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: what :func:`find_results` returns.
 
+    Raises:
+        ValueError: if runs of one dataset and number of updates differ in more than their seed, or
+            have the same one: a mean over them would mean nothing.
+
     Returns:
         a Markdown table; the ± of a mean row is the standard deviation over seeds, that of a
         single seed the one over its episodes.
     """
     groups: dict[tuple[str, int, str], list[tuple[int, dict[str, Any]]]] = {}
+    seen: dict[tuple[str, int], tuple[dict[str, Any], set[int]]] = {}
     for run in results:
+        config, seeds = seen.setdefault((run["dataset"], run["updates"]), (run["config"], set()))
+        if run["config"] != config:
+            raise ValueError(
+                f"The runs on {run['dataset']} differ in more than their seed (that with seed "
+                f"{run['seed']} from the first): make a table of each setting on its own."
+            )
+        if run["seed"] in seeds:
+            raise ValueError(f"There are two runs with seed {run['seed']} on {run['dataset']}.")
+        seeds.add(run["seed"])
         for row in run["results"].values():
             key = (run["dataset"], run["updates"], row["name"])
             groups.setdefault(key, []).append((run["seed"], row))

@@ -116,7 +116,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
     rows = {"behaviour": behaviour_results(buffer)}
-    paths = {"behaviour": behaviour_paths(buffer)}
+    paths = {}
     histories = {}
     try:
         for key in ["gtp_bc", "gtp"] if cfg.compare_bc else ["gtp_bc" if cfg.bc else "gtp"]:
@@ -159,10 +159,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
     finally:
         env.close()
 
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings = {"dataset": cfg.dataset, "seed": cfg.seed, "updates": cfg.optim.steps}
+    settings["config"] = {key: config[key] for key in config if key not in ("seed", "resume")}
     print("\n" + write_report(folder, rows, histories, settings) + "\n")
     maze = fixed_goal_maze(buffer.metadata.env_spec)
     if maze is not None:
+        paths = {"behaviour": behaviour_paths(buffer), **paths}
         panels = {f"{rows[key].name}: {rows[key].return_mean:.1f}": paths[key] for key in paths}
         plot_maze_paths(folder / "paths.png", maze, panels)
     for file in sorted(folder.glob("*.png")):

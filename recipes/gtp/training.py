@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,11 +143,11 @@ class Run:
 
     def _log_losses(self, losses: TensorDictBase) -> dict[str, str]:
         values = {name: value.mean().item() for name, value in losses.items()}
-        broken = [name for name, value in values.items() if value != value]
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
-                f"{', '.join(broken)} became nan at update {self.learner.step} of {self.name}. Try "
-                "a smaller optim.lr, or optim.grad_clip=1."
+                f"{', '.join(broken)} became nan or infinite at update {self.learner.step} of "
+                f"{self.name}. Try a smaller optim.lr, or optim.grad_clip=1."
             )
         self._record({f"train/{name}": value for name, value in values.items()})
         return {

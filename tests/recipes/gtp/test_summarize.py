@@ -18,13 +18,14 @@ BEHAVIOUR = {
 }
 
 
-def write_run(folder: Path, seed: int, return_mean: float) -> None:
+def write_run(folder: Path, seed: int, return_mean: float, eta: float = 1.0) -> None:
     folder.mkdir(parents=True)
     gtp = {**BEHAVIOUR, "name": "GTP", "return_mean": return_mean, "updates_per_second": 50.0}
     results = {
         "dataset": "gtp/pointmaze/umaze-v0",
         "seed": seed,
         "updates": 10000,
+        "config": {"loss": {"eta": eta}},
         "results": {"behaviour": BEHAVIOUR, "gtp": gtp},
     }
     (folder / "results.json").write_text(json.dumps(results))
@@ -53,4 +54,14 @@ def test_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No results\.json in or below"):
+        main([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("seed", "eta", "message"), [(1, 3.0, "differ in more than their seed"), (0, 1.0, "two runs")]
+)
+def test_runs_that_cannot_be_averaged(tmp_path: Path, seed: int, eta: float, message: str) -> None:
+    write_run(tmp_path / "a", seed=0, return_mean=40.0)
+    write_run(tmp_path / "b", seed=seed, return_mean=50.0, eta=eta)
+    with pytest.raises(ValueError, match=message):
         main([str(tmp_path)])

@@ -163,7 +163,14 @@ def test_reward_scale_and_shift(config: MakeConfig) -> None:
             "actor",
             make_gtp_actor,
             {"num_steps_train", "num_steps_eval"},
-            {"observation_dim", "action_spec", "observation_keys", "action_key", "num_steps"},
+            {
+                "observation_dim",
+                "action_spec",
+                "observation_keys",
+                "action_key",
+                "noise_key",
+                "num_steps",
+            },
             {"sigma_data", "noise_levels", "activation"},
         ),
         (
