@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import re
 from pathlib import Path
 
@@ -173,7 +175,7 @@ def test_failing_download_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"reward_transform": lambda r: r.sum()}, "reward_transform"),
         ({"reward_transform": torch.log}, "reward_transform"),
     ],
@@ -188,3 +190,70 @@ def test_unknown_storage(make_dataset):
     make_dataset()
     with pytest.raises(ValueError, match=r"\['ram', 'memmap'\], got 'disk'"):
         load_minari("test/small-v0", storage="disk")
+
+
+def test_rewards_beyond_float32(make_dataset, load):
+    def grow(episodes):
+        episodes[0]["rewards"][2] = 1e39
+
+    make_dataset(edit=grow)
+    with (
+        pytest.warns(RuntimeWarning, match="overflow"),
+        pytest.raises(ValueError, match=r"episode 0, step 2: reward .*not finite"),
+    ):
+        load()
+
+
+@pytest.mark.parametrize(
+    "transform", [lambda r: r.double() * 1e300, lambda r: (r / 0).numpy(), lambda r: r.squeeze(-1)]
+)
+def test_reward_transform_with_bad_results(make_dataset, load, transform):
+    make_dataset()
+    with pytest.raises(ValueError, match="reward_transform must map the rewards"):
+        load(reward_transform=transform)
+
+
+def test_observation_keys_as_a_plain_string(make_dataset, load):
+    make_dataset()
+    with pytest.raises(ValueError, match="sequence of keys"):
+        load(observation_keys="observation")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+def test_bad_batch_size(make_dataset, load, batch_size):
+    make_dataset()
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        load(batch_size=batch_size)
+
+
+def test_failed_download_in_a_new_namespace_leaves_nothing(minari_root, monkeypatch):
+    def break_off(dataset_id, *args, **kwargs):
+        (minari_root / dataset_id / "data").mkdir(parents=True)
+        raise ConnectionError("the line is dead")
+
+    monkeypatch.setattr("minari.load_dataset", break_off)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded: the line is dead"):
+        load_minari("fresh/nested/name-v0")
+    assert not list(minari_root.iterdir())
+
+
+def test_stray_folder_does_not_hide_the_unknown_id(make_dataset):
+    make_dataset()
+    stray = Path(os.environ["MINARI_DATASETS_PATH"]) / "stray" / "data"
+    stray.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="'no/such-v0' is not in"):
+        load_minari("no/such-v0", download=False)
+
+
+def test_forked_child_leaves_the_memory_map(make_dataset, tmp_path):
+    make_dataset()
+    buffer = load_minari("test/small-v0", storage="memmap", scratch_dir=tmp_path)
+    files = [path for path in tmp_path.glob("torchrl_gtp-*/**/*") if path.is_file()]
+    child = os.fork()
+    if child == 0:
+        del buffer
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert files and all(path.exists() for path in files)
+    assert len(buffer) == 11

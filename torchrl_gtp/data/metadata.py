@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.data import Bounded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinariMetadata:
     """What :func:`~torchrl_gtp.data.load_minari` found out about a dataset.
 

@@ -135,8 +135,8 @@ def load_minari(
         >>> buffer.metadata.num_episodes
         2
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
     if storage not in get_args(_Storage):
         raise ValueError(f"storage must be one of {list(get_args(_Storage))}, got {storage!r}.")
     dataset = _open(dataset_id, download)
@@ -179,9 +179,33 @@ def load_minari(
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if folder is not None:
-        weakref.finalize(buffer, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(buffer, _remove, folder, os.getpid())
     logger.info(f"loaded {dataset_id}: {len(data)} steps in {len(returns)} episodes.")
     return buffer
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    """Removes the folders of a namespace that a failed download made."""
+    root = get_dataset_path()
+    while folder != root and root in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or not there
+            return
+        folder = folder.parent
+
+
+def _local_ids() -> list[str] | str:
+    try:
+        return sorted(minari.list_local_datasets())
+    except Exception as err:  # a stray folder must not hide what is asked for
+        return f"folders that Minari cannot list ({err})"
+
+
+def _remove(folder: Path, owner: int) -> None:
+    # A forked child has a copy of the buffer, but the folder is its parent's.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open(dataset_id: str, download: bool) -> MinariDataset:
@@ -193,11 +217,12 @@ def _open(dataset_id: str, download: bool) -> MinariDataset:
         if not is_folder:
             # A download that broke off would be taken for the dataset the next time.
             shutil.rmtree(path, ignore_errors=True)
+            _remove_empty_folders(path.parent)
         if is_local or not isinstance(err, Exception):
             raise
         raise FileNotFoundError(
             f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
-            f"that folder), which has {sorted(minari.list_local_datasets())}"
+            f"that folder), which has {_local_ids()}"
             + (f", and could not be downloaded: {err}" if download else "; download=False.")
         ) from err
 
@@ -240,7 +265,7 @@ def _read(
         number = int(episode.id)
         observations = torch.from_numpy(concatenate(episode.observations, keys))
         actions = torch.from_numpy(np.array(episode.actions, dtype=np.float32))
-        rewards = torch.from_numpy(np.array(episode.rewards, dtype=np.float64).reshape(-1))
+        rewards = torch.from_numpy(np.array(episode.rewards, dtype=np.float32).reshape(-1))
         check_episode(dataset.id, number, observations, actions, rewards)
         if clip_actions:
             actions = actions.clamp(action_spec.space.low, action_spec.space.high)
@@ -260,11 +285,11 @@ def _read(
         data["action"][rows] = actions
         data["episode"][rows] = number
         data["next", "observation"][rows] = observations[1:]
-        data["next", "reward"][rows] = rewards.unsqueeze(-1).float()
+        data["next", "reward"][rows] = rewards.unsqueeze(-1)
         data["next", "terminated"][rows] = terminated
         data["next", "truncated"][rows] = truncated
         data["next", "done"][rows] = terminated | truncated
-        returns.append(rewards.sum())
+        returns.append(rewards.double().sum())
     bounds.raise_if_any(dataset.id)
     if data is None or stop != dataset.total_steps:
         raise ValueError(
@@ -279,7 +304,7 @@ def _transform_rewards(
     data: TensorDictBase, reward_transform: Callable[[Tensor], Tensor], dataset_id: str
 ) -> None:
     reward = data["next", "reward"]
-    transformed = reward_transform(reward.clone())
+    transformed = torch.as_tensor(reward_transform(reward.clone()), dtype=reward.dtype)
     if transformed.shape != reward.shape or not transformed.isfinite().all():
         raise ValueError(
             f"reward_transform must map the rewards {tuple(reward.shape)} of {dataset_id!r} to "

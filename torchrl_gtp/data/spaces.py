@@ -11,6 +11,8 @@ import torch
 from tensordict import NestedKey, unravel_key
 from torchrl.data import Bounded
 
+from torchrl_gtp.keys import checked_keys
+
 _Path = tuple[str, ...]
 
 OBSERVATION = "observation"
@@ -52,7 +54,7 @@ def select_observation_keys(
         present = [key for key in wanted if any(path[:1] == key for path in leaves)]
         prefixes: list[_Path] = present if wanted[0] in present else [()]
     else:
-        prefixes = [_as_path(key) for key in observation_keys]
+        prefixes = [_as_path(key) for key in checked_keys(observation_keys)]
     chosen: list[_Path] = []
     for prefix in prefixes:
         found = [path for path in leaves if path[: len(prefix)] == prefix]
