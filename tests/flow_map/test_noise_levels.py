@@ -34,7 +34,15 @@ def test_jump_times_need_a_jump(num_steps):
 
 
 @pytest.mark.parametrize(
-    "options", [{"sigma_min": 0.0}, {"sigma_min": 11.0}, {"rho": 0.5}, {"sigma_max": math.nan}]
+    "options",
+    [
+        {"sigma_min": 0.0},
+        {"sigma_min": 11.0},
+        {"rho": 0.5},
+        {"sigma_max": math.nan},
+        {"sigma_max": math.inf},
+        {"rho": math.nan},
+    ],
 )
 def test_bad_ranges(options):
     with pytest.raises(ValueError, match="NoiseLevels needs"):

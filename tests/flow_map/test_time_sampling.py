@@ -72,7 +72,30 @@ def test_data_end_is_a_consistency_model():
     assert (times.s == 0).all()
 
 
-@pytest.mark.parametrize("options", [{"first_gap": 0.0}, {"last_gap": 1.0}, {"end": "nowhere"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"first_gap": 0.0},
+        {"last_gap": 1.0},
+        {"end": "nowhere"},
+        {"std": -1.0},
+        {"mean": float("nan")},
+    ],
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match="must"):
         LogNormalTimes(**options)
+
+
+def test_grid_needs_a_power_of_two():
+    with pytest.raises(ValueError, match="power of two, got 30 / 10"):
+        KarrasGridTimes(10, 30)
+
+
+@pytest.mark.parametrize("sampler", [KarrasGridTimes(), LogNormalTimes()])
+def test_start_alone_is_the_first_of_the_three(sampler):
+    reference, progress = torch.zeros(9, 3), torch.tensor(0.4)
+    torch.manual_seed(0)
+    t = sampler(reference, progress, LEVELS).t
+    torch.manual_seed(0)
+    torch.testing.assert_close(sampler.start(reference, progress, LEVELS), t)

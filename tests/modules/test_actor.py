@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -68,6 +69,14 @@ def test_noise_entry_replaces_the_draw(actor, kind):
     times = actor.flow_map.noise_levels.jump_times(5)
     expected = few_step_sample(actor.flow_map, noise, td["observation"], times).clamp(-1, 1)
     torch.testing.assert_close(action, expected)
+    torch.testing.assert_close(actor(td.clone(), noise=noise)["action"], expected)
+    torch.testing.assert_close(actor(observation=td["observation"], noise=noise), expected)
+
+
+def test_noise_key_keeps_a_sensor_of_that_name_apart():
+    actor = make_gtp_actor(3, SPEC, noise_key="latent", hidden_sizes=(16,))
+    td = make_input(5).set("noise", torch.randn(5, 7))
+    assert actor(td)["action"].shape == (5, 2)
 
 
 def test_number_of_jumps_per_attribute_and_per_call(actor):
@@ -79,7 +88,7 @@ def test_number_of_jumps_per_attribute_and_per_call(actor):
         calls.clear()
         actor(td, **arguments)
         assert len(calls) == expected
-    actor.num_steps = 1
+    actor.num_steps = np.int64(1)
     calls.clear()
     actor(td)
     assert len(calls) == 1
@@ -164,6 +173,19 @@ def test_bad_arguments(arguments, message):
         GTPActor(FlowMap(MLPBackbone(2, 3, hidden_sizes=(32,))), **arguments)
 
 
+def test_factories_check_keys_specs_and_sigma_data():
+    with pytest.raises(ValueError, match="sequence of keys"):
+        make_qvalue(3, 2, observation_keys="observation")
+    with pytest.raises(ValueError, match="sequence of keys"):
+        make_value(3, observation_keys=())
+    with pytest.raises(ValueError, match="continuous actions"):
+        make_gtp_actor(3, Categorical(3))
+    with pytest.raises(ValueError, match="no entry 'action'"):
+        make_gtp_actor(3, Composite(other=SPEC))
+    with pytest.raises(ValueError, match="sigma_data has 3 values.*2 dimensions"):
+        make_gtp_actor(3, SPEC, sigma_data=torch.ones(3))
+
+
 def test_wrong_noise_and_observation_shapes(actor):
     with pytest.raises(ValueError, match="noise must have the shape"):
         actor(make_input(4).set("noise", torch.randn(4, 3)))
@@ -210,6 +232,10 @@ def test_factory_from_specs():
     assert qvalue(td)["state_action_value"].shape == (4, 1)
     assert actor.flow_map.noise_levels.sigma_max == 3.0
     assert qvalue.module[0].out_features == 16
+    batched = observation_spec.expand(4)
+    for spec in (SPEC.expand(4, 2), Composite(action=SPEC.expand(4, 2), shape=(4,))):
+        actor, _ = make_actor_critic(batched, spec, observation_keys=("state",), hidden_sizes=(8,))
+        assert actor.low.tolist() == [-1.0, -1.0]
     with pytest.raises(ValueError, match=r"no \['missing'\]"):
         make_actor_critic(observation_spec, SPEC, observation_keys=("missing",))
 

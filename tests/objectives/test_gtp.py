@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
+import gymnasium as gym
 import pytest
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
 from torch import nn
+from torchrl.collectors import Collector
 from torchrl.data import Bounded
+from torchrl.envs import GymWrapper
 from torchrl.modules import MLP, ValueOperator
 from torchrl.objectives import SoftUpdate, ValueEstimators
 from torchrl.objectives.value import TD0Estimator
 
-from torchrl_gtp import GTPLoss, make_gtp_actor, make_qvalue, make_value, paper_options
+from torchrl_gtp import (
+    FlowMap,
+    GTPActor,
+    GTPLoss,
+    make_gtp_actor,
+    make_qvalue,
+    make_value,
+    paper_options,
+)
+from torchrl_gtp.envs import point_maze_spec
 from torchrl_gtp.flow_map import KarrasGridTimes, LogNormalTimes
 
 MODES = ["bc", "critic", "value"]
@@ -237,6 +249,26 @@ def test_value_estimators(estimator):
     assert call(loss, td)["loss_qvalue"].isfinite()
 
 
+def test_td_lambda_on_sequences():
+    """With lambda = 1 and no end, the target is the discounted sum up to the last next value."""
+    loss, td = make_loss(), make_batch(2, 3)
+    SoftUpdate(loss, tau=0.005)
+    td["next", "done"].zero_()
+    td["next", "terminated"].zero_()
+    loss.make_value_estimator(ValueEstimators.TDLambda, gamma=0.5, lmbda=1.0)
+    torch.manual_seed(3)
+    loss_qvalue, _ = loss.qvalue_loss(td)
+    torch.manual_seed(3)
+    last = loss._next_value(td).squeeze(-1)[:, -1]
+    reward = td["next", "reward"].squeeze(-1)
+    target = torch.empty(2, 3)
+    for step in (2, 1, 0):
+        last = reward[:, step] + 0.5 * last
+        target[:, step] = last
+    qvalues = loss._data_qvalues(td, loss.qvalue_network_params)
+    torch.testing.assert_close(loss_qvalue, (qvalues - target).square().sum(0).mean())
+
+
 def test_cloning_has_no_value_estimator():
     with pytest.raises(ValueError, match="no qvalue_network"):
         make_loss("bc").make_value_estimator(gamma=0.9)
@@ -319,6 +351,9 @@ def test_masked_steps_do_not_count(mode, reduction):
     loss = make_loss(mode, reduction=reduction)
     SoftUpdate(loss, tau=0.005)
     out = call(loss, poisoned)
+    sum(value.sum() for value in losses_of(out).values()).backward()
+    assert all(p.grad.isfinite().all() for p in loss.parameters() if p.grad is not None)
+    assert (poisoned["action"].isnan().any(-1, keepdim=True) == ~mask).all()  # left as it was
     for key, value in out.items():
         if reduction != "none":
             assert value.isfinite(), key
@@ -343,26 +378,61 @@ def test_placeholders_beyond_a_true_end_are_not_read(mode):
 
 
 def test_shared_trunk_with_separate_losses():
-    trunk = nn.Linear(3, 8)
-    base = make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES)
-    base.flow_map.backbone.shared = trunk
+    """The critics use the actor's observation encoder; separated, they do not train it."""
 
-    class Critic(nn.Module):
-        def __init__(self):
+    class Encoded(nn.Module):
+        def __init__(self, encoder):
             super().__init__()
-            self.shared, self.net = trunk, nn.Linear(10, 1)
+            self.encoder, self.net = encoder, nn.Linear(8 + 2, 1)
 
         def forward(self, observation, action):
-            return self.net(torch.cat([self.shared(observation), action], -1))
+            return self.net(torch.cat([self.encoder(observation), action], -1))
 
-    qvalue = TensorDictModule(
-        Critic(), in_keys=["observation", "action"], out_keys=["state_action_value"]
-    )
+    class Backbone(nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder, self.net = encoder, nn.Linear(8 + 2 + 2, 2)
+
+        def forward(self, action, log_t, log_s, condition):
+            return self.net(torch.cat([self.encoder(condition), action, log_t, log_s], -1))
+
     for separate in (False, True):
-        loss = GTPLoss(base, copy.copy(qvalue), separate_losses=separate)
+        torch.manual_seed(0)
+        encoder = nn.Linear(3, 8)
+        qvalue = ValueOperator(Encoded(encoder), in_keys=["observation", "action"])
+        actor = GTPActor(FlowMap(Backbone(encoder)), Bounded(-1, 1, (2,)))
+        loss = GTPLoss(actor, qvalue, separate_losses=separate)
         SoftUpdate(loss, tau=0.005)
-        shared = loss.qvalue_network_params["module", "shared", "weight"]
-        assert isinstance(shared, nn.Parameter) != separate
+        out = call(loss, make_batch())
+        weight = loss.actor_network_params["flow_map", "backbone", "encoder", "weight"]
+        (out["loss_consistency"] + out["loss_flow"]).backward(retain_graph=True)
+        assert weight.grad.abs().sum() > 0
+        loss.zero_grad()
+        out["loss_qvalue"].backward()
+        shared = loss.qvalue_network_params["module", "encoder", "weight"]
+        assert (shared.grad is None) == separate
+        assert weight.grad is None or weight.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("num_qvalue_nets", [1, 3])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_number_of_critics(num_qvalue_nets, as_list):
+    torch.manual_seed(0)
+    qvalue = make_qvalue(3, 2, **SIZES)
+    if as_list:
+        qvalue = [make_qvalue(3, 2, **SIZES) for _ in range(num_qvalue_nets)]
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES)
+    loss = GTPLoss(actor, qvalue, num_qvalue_nets=num_qvalue_nets)
+    SoftUpdate(loss, tau=0.005)
+    td = make_batch()
+    assert loss._data_qvalues(td, loss.qvalue_network_params).shape == (num_qvalue_nets, 8)
+    if as_list:
+        for net, value in zip(
+            qvalue, loss._data_qvalues(td, loss.qvalue_network_params), strict=True
+        ):
+            expected = net(td.clone())["state_action_value"].squeeze(-1)
+            torch.testing.assert_close(value, expected)
+    assert call(loss, td)["loss_qvalue"].isfinite()
 
 
 def test_reset_parameters_and_stateful_networks():
@@ -397,6 +467,54 @@ def test_target_actor_follows_the_updater():
     torch.testing.assert_close(target(td.clone())["action"], current(td.clone())["action"])
     assert not torch.equal(current(td.clone())["action"], before)
     assert target.num_steps == 2
+
+
+def test_target_actor_is_a_whole_module():
+    loss = make_loss()
+    SoftUpdate(loss, tau=0.005)
+    target, td = loss.target_actor(), make_batch()
+    td["noise"] = torch.randn(8, 2)
+    expected = target(td.clone())["action"]
+    fresh = make_gtp_actor(3, Bounded(-2, 2, (2,)), num_steps=2, **SIZES)
+    fresh.load_state_dict(target.state_dict())
+    for other in (fresh, copy.deepcopy(target), pickle.loads(pickle.dumps(target))):
+        torch.testing.assert_close(other(td.clone())["action"], expected)
+    double = copy.deepcopy(target).double()
+    torch.testing.assert_close(double(td.clone())["action"].float(), expected)
+    assert not any(p.requires_grad for p in target.parameters())
+    names = {name for name, _ in fresh.named_parameters()}
+    assert {name for name, _ in target.named_parameters()} == names
+
+
+def test_target_actor_in_a_collector():
+    loss = GTPLoss(make_gtp_actor(4, Bounded(-1, 1, (2,)), **SIZES))
+    SoftUpdate(loss, tau=0.005)
+    collector = Collector(
+        lambda: GymWrapper(gym.make(point_maze_spec("umaze"))),
+        loss.target_actor(),
+        frames_per_batch=10,
+        total_frames=10,
+        auto_register_policy_transforms=False,
+    )
+    (batch,) = list(collector)
+    collector.shutdown()
+    assert batch["action"].shape == (10, 2) and batch["action"].abs().max() <= 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_without_graph_breaks(mode):
+    """The whole loss traces, and follows a schedule without being traced again."""
+    loss, td = make_loss(mode), make_batch(mode=mode)
+    SoftUpdate(loss, tau=0.005)
+    # Without a code generator, which may reorder the draws: this is about the trace.
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    for progress in (0.1, 0.3, 0.5, 0.9):
+        loss.progress = progress
+        # TensorDict notes its classes during the first calls, which has them traced again.
+        with torch.compiler.set_stance("default" if progress < 0.9 else "fail_on_recompile"):
+            torch.testing.assert_close(
+                call(compiled, td.clone()).detach(), call(loss, td.clone()).detach()
+            )
 
 
 # The equations -----------------------------------------------------------------------------
@@ -568,21 +686,26 @@ def test_policy_samples_use_their_own_number_of_jumps():
 
 
 def test_schedule_is_read_from_tensors():
-    loss = make_loss("bc")
-    seen = []
-    loss.time_sampler = lambda *arguments: seen.append(arguments[1]) or LogNormalTimes()(*arguments)
+    loss, seen = make_loss("bc"), []
+
+    class Recorder(LogNormalTimes):
+        def __call__(self, reference, progress, noise_levels):
+            seen.append(progress)
+            return super().__call__(reference, progress, noise_levels)
+
+    loss.time_sampler = Recorder()
     SoftUpdate(loss, tau=0.005)
     buffer = loss.progress
-    loss.progress = 0.5
+    loss.progress = 0.75
     loss(make_batch(mode="bc"))
-    assert loss.progress is buffer and seen[0] is buffer and buffer == 0.5
+    assert loss.progress is buffer and seen[0] is buffer and buffer == 0.75
 
 
 def test_paper_options_are_the_papers():
     loss = GTPLoss(make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES), **paper_options())
     assert isinstance(loss.time_sampler, KarrasGridTimes)
     assert (loss.time_weight, loss.robust_power, loss.teacher) == ("none", 0.0, "ema")
-    assert loss.max_weight is None and loss.eta == 1.0 and loss.lambda_flow == 1.0
+    assert loss.max_weight == torch.inf and loss.eta == 1.0 and loss.lambda_flow == 1.0
 
 
 # Bad input ---------------------------------------------------------------------------------
@@ -600,6 +723,7 @@ def test_paper_options_are_the_papers():
         ({"time_sampler": "uniform"}, "time_sampler must be one of"),
         ({"time_weight": "snr"}, "time_weight must be"),
         ({"teacher": "frozen"}, "teacher must be"),
+        ({"teacher": "ema", "delay_actor": False}, "needs delay_actor=True"),
         ({"reduction": "median"}, "reduction must be"),
         ({"expectile": 1.0}, "expectile must lie"),
         ({"num_value_samples": 0}, "num_value_samples must be at least 1"),
@@ -629,9 +753,73 @@ def test_missing_entries_are_named(missing):
         loss(make_batch().exclude(missing))
 
 
-def test_wrong_action_dimension():
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"action": torch.zeros(8, 3)}, "'action' has 3 dimensions.*actions with 2"),
+        ({"action": torch.zeros(8, 2, dtype=torch.int64)}, "of a floating-point type"),
+        ({"observation": torch.zeros(8, 5)}, "have 5 dimensions, but the actor was built for 3"),
+    ],
+)
+def test_entries_of_the_wrong_size(mode, entries, message):
+    loss, td = make_loss(mode), make_batch(mode=mode)
+    SoftUpdate(loss, tau=0.005)
+    with pytest.raises(ValueError, match=message):
+        loss(td.update(entries))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_batch(mode):
+    loss = make_loss(mode)
+    SoftUpdate(loss, tau=0.005)
+    with pytest.raises(ValueError, match="batch is empty"):
+        loss(make_batch(mode=mode)[:0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_double_precision_data_are_cast(mode):
+    loss, td = make_loss(mode), make_batch(mode=mode)
+    SoftUpdate(loss, tau=0.005)
+    double = td.apply(lambda x: x.double() if x.is_floating_point() else x)
+    for key, value in losses_of(call(loss, double)).items():
+        torch.testing.assert_close(value.float(), call(loss, td)[key])
+
+
+def test_weights_and_advantages_of_the_wrong_shape():
     loss, td = make_loss(), make_batch()
     SoftUpdate(loss, tau=0.005)
-    td["action"] = torch.zeros(8, 3)
-    with pytest.raises(ValueError, match="'action' has 3 dimensions.*actions with 2"):
-        loss(td)
+    with pytest.raises(ValueError, match="weight must have the shape"):
+        loss.flow_loss(td, torch.ones(8, 1))
+    with pytest.raises(ValueError, match="advantage must have the shape"):
+        loss.actor_loss(td, torch.ones(8, 1))
+
+
+def test_terms_check_their_input_too():
+    loss = make_loss()
+    SoftUpdate(loss, tau=0.005)
+    for term in (loss.qvalue_loss, loss.flow_loss, loss.consistency_loss, loss.advantage):
+        with pytest.raises(KeyError, match="needs the entries .*action"):
+            term(make_batch().exclude("action"))
+
+
+def test_q_network_that_writes_another_key():
+    loss = make_loss()
+    SoftUpdate(loss, tau=0.005)
+    loss.set_keys(state_action_value="q")
+    with pytest.raises(KeyError, match="must name what the network writes"):
+        loss(make_batch())
+
+
+def test_bound_of_the_weight_can_be_set_later():
+    td = make_batch(64)
+    loss = make_loss(eta=3.0, max_weight=None)
+    SoftUpdate(loss, tau=0.005)
+    torch.manual_seed(0)
+    assert loss.weight(td)[0].max() > 5.0
+    loss.max_weight = 5.0
+    weight, metadata = loss.weight(td)
+    assert weight.max() == 5.0 and metadata["clipped_share"].sum() > 0
+    other = make_loss()
+    other.load_state_dict(loss.state_dict())
+    assert other.max_weight == 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class NoiseLevels:
             Defaults to ``7.0``.
 
     Raises:
-        ValueError: unless ``0 < sigma_min < sigma_max`` and ``rho >= 1``.
+        ValueError: unless ``0 < sigma_min < sigma_max`` and ``rho >= 1``, all finite.
 
     Examples:
         >>> [round(time, 3) for time in NoiseLevels(sigma_max=80.0).jump_times(2).tolist()]
@@ -38,13 +39,13 @@ class NoiseLevels:
 
     def __post_init__(self) -> None:
         """Checks the range."""
-        if not 0.0 < self.sigma_min < self.sigma_max:
+        if not 0.0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(
-                "NoiseLevels needs 0 < sigma_min < sigma_max, got "
+                "NoiseLevels needs 0 < sigma_min < sigma_max < inf, got "
                 f"sigma_min={self.sigma_min} and sigma_max={self.sigma_max}."
             )
-        if self.rho < 1.0:
-            raise ValueError(f"NoiseLevels needs rho >= 1, got rho={self.rho}.")
+        if not 1.0 <= self.rho < math.inf:
+            raise ValueError(f"NoiseLevels needs a finite rho >= 1, got rho={self.rho}.")
 
     def at(self, position: Tensor) -> Tensor:
         """Maps positions in [0, 1] to noise levels, from ``sigma_max`` down to ``sigma_min``.
@@ -127,9 +128,14 @@ def doubling_curriculum(progress: Tensor, first: int = 10, last: int = 1280) -> 
         >>> doubling_curriculum(torch.tensor([0.0, 0.125, 0.25, 1.0]))
         tensor([  11.,   21.,   41., 1281.])
     """
-    ratio, remainder = divmod(last, first)
-    doublings = ratio.bit_length() - 1
-    if remainder or ratio != 2**doublings:
-        raise ValueError(f"last / first must be a power of two, got {last} / {first}.")
+    doublings = _doublings(first, last)
     stage = (progress * (doublings + 1)).floor().clamp(0, doublings)
     return first * torch.exp2(stage) + 1
+
+
+def _doublings(first: int, last: int) -> int:
+    ratio, remainder = divmod(last, first) if first > 0 else (0, 0)
+    doublings = ratio.bit_length() - 1
+    if remainder or ratio < 1 or ratio != 2**doublings:
+        raise ValueError(f"last / first must be a power of two, got {last} / {first}.")
+    return doublings

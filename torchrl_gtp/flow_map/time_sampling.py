@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torchrl_gtp.flow_map.noise_levels import NoiseLevels, doubling_curriculum
+from torchrl_gtp.flow_map.noise_levels import NoiseLevels, _doublings, doubling_curriculum
 
 __all__ = ["FlowMapTimes", "KarrasGridTimes", "LogNormalTimes", "TimeSampler"]
 
@@ -29,7 +29,11 @@ class FlowMapTimes(NamedTuple):
 
 
 class TimeSampler(Protocol):
-    """What the losses need of a time sampler: a function of tensors, without state."""
+    """What the losses need of a time sampler: functions of tensors, without state."""
+
+    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Draws ``t`` alone, for a flow term; the arguments are those of a call."""
+        ...
 
     def __call__(
         self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
@@ -53,7 +57,11 @@ class KarrasGridTimes:
 
     Args:
         first (int): intervals at the start of training. Defaults to ``10``.
-        last (int): intervals at the end of training. Defaults to ``1280``.
+        last (int): intervals at the end of training, ``first`` times a power of two. Defaults to
+            ``1280``.
+
+    Raises:
+        ValueError: if ``last / first`` is not a power of two.
 
     Examples:
         >>> times = KarrasGridTimes()(torch.zeros(8, 2), torch.tensor(0.0), NoiseLevels())
@@ -64,28 +72,38 @@ class KarrasGridTimes:
     first: int = 10
     last: int = 1280
 
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        _doublings(self.first, self.last)
+
     def __call__(
         self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
         """Draws times; see :class:`TimeSampler`."""
-        shape = (*reference.shape[:-1], 1)
-        dtype, device = reference.dtype, reference.device
-        num_nodes = doubling_curriculum(progress, self.first, self.last).to(reference.dtype)
-        # Node N - 1 is sigma_min and node N the data itself. The draws are clamped because
-        # ``rand * n`` may round up to n.
-        t_node = (
-            (torch.rand(shape, dtype=dtype, device=device) * (num_nodes - 1))
-            .floor()
-            .clamp_max(num_nodes - 2)
-        )
+        num_nodes = self._num_nodes(reference, progress)
+        t_node = self._start_node(reference, num_nodes)
         u_node = t_node + 1
+        # Node N - 1 is sigma_min and node N the data itself. Both draws of nodes are clamped,
+        # because ``rand * n`` may round up to n.
         num_below = num_nodes - u_node
-        s_node = u_node + 1 + (torch.rand(shape, dtype=dtype, device=device) * num_below).floor()
+        s_node = u_node + 1 + (torch.rand_like(u_node) * num_below).floor()
         s_node = torch.minimum(s_node, num_nodes)
         t = noise_levels.at(t_node / (num_nodes - 1))
         u = noise_levels.at(u_node / (num_nodes - 1))
         s = noise_levels.at((s_node / (num_nodes - 1)).clamp_max(1.0))
         return FlowMapTimes(t, u, torch.where(s_node == num_nodes, torch.zeros_like(s), s))
+
+    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Draws ``t`` alone; see :class:`TimeSampler`."""
+        num_nodes = self._num_nodes(reference, progress)
+        return noise_levels.at(self._start_node(reference, num_nodes) / (num_nodes - 1))
+
+    def _num_nodes(self, reference: Tensor, progress: Tensor) -> Tensor:
+        return doubling_curriculum(progress, self.first, self.last).to(reference.dtype)
+
+    def _start_node(self, reference: Tensor, num_nodes: Tensor) -> Tensor:
+        position = torch.rand_like(reference[..., :1])
+        return (position * (num_nodes - 1)).floor().minimum(num_nodes - 2)
 
 
 @dataclass(frozen=True)
@@ -105,7 +123,8 @@ class LogNormalTimes:
             model). Defaults to ``"log_uniform"``.
 
     Raises:
-        ValueError: if a gap lies outside (0, 1), or ``end`` is none of the above.
+        ValueError: if a gap lies outside (0, 1), ``std`` is not positive, or ``end`` is none of
+            the above.
 
     Examples:
         >>> times = LogNormalTimes()(torch.zeros(8, 2), torch.tensor(1.0), NoiseLevels())
@@ -121,6 +140,10 @@ class LogNormalTimes:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        if not (math.isfinite(self.mean) and 0.0 < self.std < math.inf):
+            raise ValueError(
+                f"mean must be finite and std positive, got mean={self.mean} and std={self.std}."
+            )
         for name in ("first_gap", "last_gap"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(
@@ -133,18 +156,20 @@ class LogNormalTimes:
         self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
         """Draws times; see :class:`TimeSampler`."""
-        shape = (*reference.shape[:-1], 1)
-        dtype, device = reference.dtype, reference.device
-        t = torch.exp(self.mean + self.std * torch.randn(shape, dtype=dtype, device=device))
-        t = t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)
+        t = self.start(reference, progress, noise_levels)
         gap = self.first_gap * (self.last_gap / self.first_gap) ** progress.clamp(0, 1)
         u = t * (1 - gap.to(t.dtype))
         if self.end == "data":
             return FlowMapTimes(t, u, torch.zeros_like(u))
-        position = torch.rand(shape, dtype=dtype, device=device)
+        position = torch.rand_like(t)
         if self.end == "uniform":
             return FlowMapTimes(t, u, position * u)
         log_min = math.log(noise_levels.sigma_min)
         s = torch.exp(log_min + position * (u.log() - log_min))
         # Below sigma_min the log-uniform draw turns round: u itself is the bound there.
         return FlowMapTimes(t, u, torch.minimum(s, u))
+
+    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Draws ``t`` alone; see :class:`TimeSampler`."""
+        t = torch.exp(self.mean + self.std * torch.randn_like(reference[..., :1]))
+        return t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)

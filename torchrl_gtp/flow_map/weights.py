@@ -31,20 +31,19 @@ def advantage_weight(
     eta: Tensor | float,
     *,
     eps: float = 1e-6,
-    max_weight: Tensor | float | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Computes the weight ``w = exp(eta * max(0, A) / (std(A) + eps))`` (paper, eq. 10).
 
     The standard deviation is that of the untruncated advantages of the batch. So ``w >= 1``, and
-    ``eta = 0`` gives 1 everywhere, which is behaviour cloning.
+    ``eta = 0`` gives 1 everywhere, which is behaviour cloning. There is no upper bound: where all
+    advantages of a batch are equal and positive (a batch of one, say) the weight overflows to
+    ``inf``; ``clamp_max`` bounds it.
 
     Args:
         advantage (Tensor): advantages ``A = Q(o, a) - V(o)``, of any shape.
         eta (Tensor or float): how sharply the weight follows the advantage, non-negative.
         eps (float): keeps the division finite. Defaults to ``1e-6``.
-        max_weight (Tensor or float, optional): upper bound of the weight, applied to the exponent
-            so that it also catches what would overflow. ``None`` (default) leaves it unbounded.
         mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
 
     Returns:
@@ -59,8 +58,4 @@ def advantage_weight(
     positive = advantage.clamp_min(0)
     if mask is not None:
         positive = torch.where(mask, positive, 0.0)
-    exponent = eta * positive / scale
-    if max_weight is not None:
-        log_bound = torch.as_tensor(max_weight, dtype=exponent.dtype, device=exponent.device).log()
-        exponent = torch.minimum(exponent, log_bound)
-    return exponent.exp()
+    return (eta * positive / scale).exp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
 
 from torchrl_gtp.flow_map import FlowMap, few_step_sample
+from torchrl_gtp.keys import checked_keys
 
 __all__ = ["GTPActor"]
 
@@ -81,13 +83,8 @@ class GTPActor(TensorDictModuleBase):
         num_steps: int = 5,
     ) -> None:
         super().__init__()
-        if isinstance(observation_keys, str) or not observation_keys:
-            raise ValueError(
-                "observation_keys must be a non-empty sequence of keys such as "
-                f"('observation',), got {observation_keys!r}."
-            )
         if action_spec is not None and low is None and high is None:
-            low, high = _bounds_of_spec(action_spec, action_key)
+            low, high = action_bounds(action_spec, action_key)
         elif action_spec is not None or low is None or high is None:
             raise ValueError(
                 "The bounds must come either from action_spec or from both low and high, got "
@@ -100,10 +97,15 @@ class GTPActor(TensorDictModuleBase):
                 "low and high must be vectors of one shape [A] with low < high everywhere, got "
                 f"low={low.tolist()} and high={high.tolist()}."
             )
+        if flow_map.sigma_data.numel() not in (1, low.numel()):
+            raise ValueError(
+                f"sigma_data has {flow_map.sigma_data.numel()} values, but an action has "
+                f"{low.numel()} dimensions: give one number, or one for each."
+            )
         self.flow_map = flow_map
         self.register_buffer("low", low.clone())
         self.register_buffer("high", high.clone())
-        self.in_keys = [unravel_key(key) for key in observation_keys]
+        self.in_keys = checked_keys(observation_keys)
         self.out_keys = [unravel_key(action_key)]
         self.noise_key = noise_key
         self.num_steps = num_steps
@@ -147,7 +149,7 @@ class GTPActor(TensorDictModuleBase):
                     f"{sorted(map(str, tensordict.keys(True, True)))}. Choose the entries with "
                     "observation_keys."
                 )
-            observations.append(observation.to(self.low.dtype))
+            observations.append(observation)
         return observations[0] if len(observations) == 1 else torch.cat(observations, -1)
 
     def sample(
@@ -156,7 +158,7 @@ class GTPActor(TensorDictModuleBase):
         """Samples actions for given conditions.
 
         Args:
-            condition (Tensor): conditions [..., C].
+            condition (Tensor): conditions [..., C], cast to the dtype of the actor.
             noise (Tensor, optional): standard normal noise [..., A]; drawn if not given.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
@@ -166,12 +168,14 @@ class GTPActor(TensorDictModuleBase):
         """
         shape = (*condition.shape[:-1], self.action_dim)
         dtype, device = self.low.dtype, condition.device
+        condition = condition.to(dtype)
         if noise is None:
             noise = torch.randn(shape, dtype=dtype, device=device)
         elif noise.shape != shape:
             raise ValueError(
                 f"noise must have the shape {shape} of the actions, got {tuple(noise.shape)}."
             )
+        noise = noise.to(dtype)
         num_steps = self.num_steps if num_steps is None else _checked_num_steps(num_steps)
         times = self.flow_map.noise_levels.jump_times(num_steps, dtype=dtype, device=device)
         action = few_step_sample(self.flow_map, noise, condition, times)
@@ -179,12 +183,18 @@ class GTPActor(TensorDictModuleBase):
 
     @dispatch(auto_batch_size=False)
     def forward(
-        self, tensordict: TensorDictBase, *, num_steps: int | None = None
+        self,
+        tensordict: TensorDictBase,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int | None = None,
     ) -> TensorDictBase:
         """Writes an action to ``tensordict``.
 
         Args:
-            tensordict (TensorDictBase): holds the observation entries, and optionally ``noise``.
+            tensordict (TensorDictBase): holds the observation entries, and optionally noise under
+                ``noise_key``.
+            noise (Tensor, optional): standard normal noise [..., A], instead of that entry.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
 
@@ -192,25 +202,40 @@ class GTPActor(TensorDictModuleBase):
             TensorDictBase: the input with the action entry.
         """
         condition = self.condition(tensordict)
-        noise = tensordict.get(self.noise_key, default=None)
-        if noise is not None:
-            noise = noise.to(self.low.dtype)
-        elif interaction_type() not in (None, InteractionType.RANDOM):
-            noise = condition.new_zeros((*condition.shape[:-1], self.action_dim))
+        if noise is None:
+            noise = tensordict.get(self.noise_key, default=None)
+        if noise is None and interaction_type() not in (None, InteractionType.RANDOM):
+            noise = self.low.new_zeros((*condition.shape[:-1], self.action_dim))
         action = self.sample(condition, noise, num_steps)
         return tensordict.set(self.action_key, action)
 
 
 def _checked_num_steps(num_steps: int) -> int:
-    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
+    # Integers of other libraries count, truth values do not.
+    if isinstance(num_steps, bool) or not hasattr(num_steps, "__index__") or num_steps < 1:
         raise ValueError(
             f"num_steps is the number of jumps K, an integer of at least 1; got {num_steps!r}."
         )
-    return num_steps
+    return operator.index(num_steps)
 
 
-def _bounds_of_spec(spec: TensorSpec, action_key: NestedKey) -> tuple[Tensor, Tensor]:
-    """Reads the bounds [A] from a spec, which may be batched or nested in a Composite."""
+def action_bounds(spec: TensorSpec, action_key: NestedKey) -> tuple[Tensor, Tensor]:
+    """Reads the bounds [A] from a spec, which may be batched and nested in a ``Composite``.
+
+    Args:
+        spec (TensorSpec): the spec of a continuous action, or a ``Composite`` that holds it.
+        action_key (NestedKey): its entry in the ``Composite``.
+
+    Returns:
+        tuple of Tensor: lower and upper bounds, infinite for an ``Unbounded`` spec.
+
+    Raises:
+        ValueError: if the spec is not that of one continuous vector, or has no such entry.
+
+    Examples:
+        >>> action_bounds(Bounded(-1, 2, (3,)), "action")
+        (tensor([-1., -1., -1.]), tensor([2., 2., 2.]))
+    """
     batch_dims = 0
     if isinstance(spec, Composite):
         if action_key not in spec.keys(True, True):

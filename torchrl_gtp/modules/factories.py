@@ -11,7 +11,8 @@ from torchrl.data import Composite, TensorSpec
 from torchrl.modules import MLP, ValueOperator
 
 from torchrl_gtp.flow_map import FlowMap, MLPBackbone, NoiseLevels
-from torchrl_gtp.modules.actor import GTPActor
+from torchrl_gtp.keys import checked_keys
+from torchrl_gtp.modules.actor import GTPActor, action_bounds
 
 __all__ = ["make_actor_critic", "make_gtp_actor", "make_qvalue", "make_value"]
 
@@ -22,6 +23,7 @@ def make_gtp_actor(
     *,
     observation_keys: Sequence[NestedKey] = ("observation",),
     action_key: NestedKey = "action",
+    noise_key: NestedKey = "noise",
     num_steps: int = 5,
     sigma_data: float | Tensor = 0.5,
     noise_levels: NoiseLevels | None = None,
@@ -37,6 +39,8 @@ def make_gtp_actor(
         observation_keys (sequence of NestedKey): entries that make up the condition. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
+        noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
+            ``"noise"``.
         num_steps (int): the number of jumps K. Defaults to ``5``.
         sigma_data (float or Tensor): standard deviation of the actions in the data. Defaults to
             ``0.5``.
@@ -56,9 +60,9 @@ def make_gtp_actor(
         >>> actor.in_keys, actor.out_keys, actor.num_steps
         (['observation'], ['action'], 5)
     """
-    spec = action_spec[action_key] if isinstance(action_spec, Composite) else action_spec
+    low, high = action_bounds(action_spec, action_key)
     backbone = MLPBackbone(
-        action_dim=spec.shape[-1],
+        action_dim=low.shape[-1],
         condition_dim=observation_dim,
         hidden_sizes=hidden_sizes,
         activation=activation,
@@ -66,9 +70,11 @@ def make_gtp_actor(
     )
     return GTPActor(
         FlowMap(backbone, sigma_data=sigma_data, noise_levels=noise_levels),
-        action_spec,
+        low=low,
+        high=high,
         observation_keys=observation_keys,
         action_key=action_key,
+        noise_key=noise_key,
         num_steps=num_steps,
     )
 
@@ -105,7 +111,7 @@ def make_qvalue(
     """
     return ValueOperator(
         _value_mlp(observation_dim + action_dim, hidden_sizes, activation),
-        in_keys=[*map(unravel_key, observation_keys), unravel_key(action_key)],
+        in_keys=[*checked_keys(observation_keys), unravel_key(action_key)],
         out_keys=["state_action_value"],
     )
 
@@ -137,7 +143,7 @@ def make_value(
     """
     return ValueOperator(
         _value_mlp(observation_dim, hidden_sizes, activation),
-        in_keys=[*map(unravel_key, observation_keys)],
+        in_keys=checked_keys(observation_keys),
         out_keys=["state_value"],
     )
 
@@ -154,7 +160,8 @@ def make_actor_critic(
 
     Args:
         observation_spec (Composite): ``env.observation_spec``; vectors in ``observation_keys``.
-        action_spec (TensorSpec): ``env.action_spec``.
+        action_spec (TensorSpec): ``env.action_spec`` or ``env.full_action_spec``; the environment
+            may be batched.
         observation_keys (sequence of NestedKey): observation entries to use. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
@@ -175,7 +182,15 @@ def make_actor_critic(
         ... )
         >>> loss = GTPLoss(actor, qvalue)
     """
-    missing = [key for key in observation_keys if key not in observation_spec.keys(True, True)]
+    batch_dims = len(observation_spec.shape)
+    if not isinstance(action_spec, Composite) and len(action_spec.shape) == batch_dims + 1:
+        # env.action_spec of a batched environment: the bounds of one member are those of all.
+        action_spec = action_spec[(0,) * batch_dims] if batch_dims else action_spec
+    missing = [
+        key
+        for key in checked_keys(observation_keys)
+        if key not in observation_spec.keys(True, True)
+    ]
     if missing:
         raise ValueError(
             f"observation_spec has no {missing}, only {list(observation_spec.keys(True, True))}."

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import (
     ValueEstimators,
@@ -150,6 +150,7 @@ class ClippedDoubleQLoss(LossModule):
             # As in IQL the value network has no delayed copy: it regresses on the delayed Q.
             self.convert_to_functional(value_network, "value_network", compare_against=shared)
         self._in_keys: list[NestedKey] = []
+        self.set_keys(action=actor_network.action_key)
         if self.has_critic:
             # Made at once, so that the state dict does not depend on whether forward ran.
             self.make_value_estimator()
@@ -157,29 +158,37 @@ class ClippedDoubleQLoss(LossModule):
     def target_actor(self) -> GTPActor:
         """Returns an actor with the delayed (EMA) parameters, which is what one evaluates.
 
-        It shares them with the loss: it follows every step of the target updater. Ask again
-        after the loss was moved to another device or dtype.
+        Its parameters share their memory with the loss, so that it follows every step of the
+        target updater; they need no gradient. Its number of jumps is its own. Ask again after
+        the loss was moved to another device or dtype.
         """
-        return self._actor_with(self.target_actor_network_params)
-
-    def _actor_with(self, params: TensorDictParams) -> GTPActor:
         actor = self.get_stateful_net("actor_network")
-        params.to_module(actor, preserve_module_state=False)
+        _share(actor, self.target_actor_network_params)
         return actor
 
     # Keys ------------------------------------------------------------------------------------
 
     def _set_in_keys(self) -> None:
-        keys = [*self.actor_network.in_keys, self.tensor_keys.action]
-        if self.has_critic:
-            entries = (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated)
-            networks: list[Any] = [self.actor_network, self.qvalue_network]
-            if self.has_value_network:
-                networks.append(self.value_network)
-            read = [key for network in networks for key in network.in_keys]
-            observations = [key for key in read if key != self.tensor_keys.action]
-            keys += [*read, *(_next(key) for key in (*observations, *entries))]
-        self._in_keys = list(dict.fromkeys(keys))
+        if not self.has_critic:
+            self._in_keys = self._policy_keys
+            return
+        entries = (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated)
+        observations = [key for key in self._critic_keys if key != self.tensor_keys.action]
+        following = [_next(key) for key in (*observations, *entries)]
+        self._in_keys = [*self._critic_keys, *following]
+
+    @property
+    def _policy_keys(self) -> list[NestedKey]:
+        """The entries of the present step that the policy's losses read."""
+        return list(dict.fromkeys([*self.actor_network.in_keys, self.tensor_keys.action]))
+
+    @property
+    def _critic_keys(self) -> list[NestedKey]:
+        """The entries of the present step that policy and critics read."""
+        keys = [*self._policy_keys, *self.qvalue_network.in_keys]
+        if self.has_value_network:
+            keys += self.value_network.in_keys
+        return list(dict.fromkeys(keys))
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -206,8 +215,9 @@ class ClippedDoubleQLoss(LossModule):
             "terminated": self.tensor_keys.terminated,
         }
 
-    def _check_input(self, tensordict: TensorDictBase) -> None:
-        missing = [key for key in self.in_keys if tensordict.get(key, default=None) is None]
+    def _checked(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> TensorDictBase:
+        """Checks that the entries are there and fit, and blanks those that a mask excludes."""
+        missing = [key for key in keys if tensordict.get(key, default=None) is None]
         if missing:
             raise KeyError(
                 f"{type(self).__name__} needs the entries {missing}, which the input lacks; it "
@@ -215,15 +225,48 @@ class ClippedDoubleQLoss(LossModule):
                 "set_keys, or choose the observations with observation_keys of the networks."
             )
 
-    def _action(self, tensordict: TensorDictBase) -> Tensor:
-        action = tensordict.get(self.tensor_keys.action)
-        expected = self.actor_network.action_dim
-        if action.shape[-1] != expected:
+        action, actor = tensordict.get(self.tensor_keys.action), self.actor_network
+        if action.shape[-1] != actor.action_dim or not action.is_floating_point():
             raise ValueError(
-                f"The entry {self.tensor_keys.action!r} has {action.shape[-1]} dimensions, but "
-                f"the actor generates actions with {expected}."
+                f"The entry {self.tensor_keys.action!r} has {action.shape[-1]} dimensions of "
+                f"{action.dtype}, but the actor generates actions with {actor.action_dim} of a "
+                "floating-point type."
             )
-        return action
+        if action.numel() == 0:
+            raise ValueError(f"The batch is empty: the actions have shape {tuple(action.shape)}.")
+        expected = getattr(actor.flow_map.backbone, "condition_dim", None)
+        condition_dim = sum(tensordict.get(key).shape[-1] for key in actor.in_keys)
+        if expected is not None and condition_dim != expected:
+            raise ValueError(
+                f"The observation entries {actor.in_keys} have {condition_dim} dimensions, but the "
+                f"actor was built for {expected}."
+            )
+        return self._blank_masked(tensordict, keys)
+
+    def _blank_masked(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> TensorDictBase:
+        """Puts zeros where a mask says so: padding may be NaN, which poisons every gradient."""
+        leading = tensordict.get(self.tensor_keys.action).shape[:-1]
+        mask = self._validity_mask(tensordict, leading)
+        if mask is None:
+            return tensordict
+        tensordict = tensordict.copy()
+        for key in keys:
+            entry = tensordict.get(key)
+            if entry.is_floating_point():
+                rows = mask.reshape(*leading, *(1,) * (entry.ndim - mask.ndim))
+                tensordict.set(key, torch.where(rows, entry, 0.0))
+        return tensordict
+
+    def _action(self, tensordict: TensorDictBase) -> Tensor:
+        return tensordict.get(self.tensor_keys.action).to(self._dtype)
+
+    def _condition(self, tensordict: TensorDictBase) -> Tensor:
+        return self.actor_network.condition(tensordict).to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        # Of the parameters: the stateless network does not follow the loss to another dtype.
+        return self.actor_network_params["low"].dtype
 
     # Critics ---------------------------------------------------------------------------------
 
@@ -292,7 +335,10 @@ class ClippedDoubleQLoss(LossModule):
         inputs = TensorDict(batch_size=leading)
         for key in network.in_keys:
             if not (without_action and key == self.tensor_keys.action):
-                inputs.set(key, tensordict.get(key))
+                entry = tensordict.get(key)
+                if entry.is_floating_point():
+                    entry = entry.to(self._dtype)
+                inputs.set(key, entry)
         return inputs
 
     def _data_qvalues(self, tensordict: TensorDictBase, params: TensorDictParams) -> Tensor:
@@ -303,7 +349,14 @@ class ClippedDoubleQLoss(LossModule):
     def _qvalues(self, tensordict: TensorDictBase, params: TensorDictParams) -> Tensor:
         """Evaluates all Q-networks, shape [N, ...]."""
         values = self._vmap_qvalue_network(tensordict, params)
-        return values.get(self.tensor_keys.state_action_value).squeeze(-1)
+        qvalues = values.get(self.tensor_keys.state_action_value, default=None)
+        if qvalues is None:
+            raise KeyError(
+                f"qvalue_network writes {self.qvalue_network.out_keys}, but the loss looks for "
+                f"{self.tensor_keys.state_action_value!r}: set_keys(state_action_value=...) must "
+                "name what the network writes."
+            )
+        return qvalues.squeeze(-1)
 
     def _policy_qvalue(
         self, tensordict: TensorDictBase, num_samples: int, params: TensorDictParams
@@ -339,7 +392,7 @@ class ClippedDoubleQLoss(LossModule):
             value = samples.max(0).values
         # Nothing is read past a true end, where the next observation may be a placeholder.
         terminated = next_tensordict.get(self.tensor_keys.terminated)
-        return torch.where(terminated, 0.0, value.unsqueeze(-1))
+        return torch.where(terminated.bool(), 0.0, value.unsqueeze(-1))
 
     def qvalue_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the TD loss of all Q-networks (paper, eq. 11), summed over them.
@@ -356,6 +409,7 @@ class ClippedDoubleQLoss(LossModule):
             over the networks) and ``qvalue`` (the smallest over the networks), per sample and
             detached.
         """
+        tensordict = self._checked(tensordict, self.in_keys)
         leading = self._action(tensordict).shape[:-1]
         transition, following = tensordict.clone(False), tensordict.get("next").clone(False)
         # Without tensordicts in the call, the batch size of either is a guess.
@@ -386,6 +440,7 @@ class ClippedDoubleQLoss(LossModule):
             tuple of Tensor and dict: the loss, and the :meth:`advantage` that it computes on the
             way, per sample and detached.
         """
+        tensordict = self._checked(tensordict, self._critic_keys)
         with torch.no_grad():
             qvalue = self._data_qvalues(tensordict, self.target_qvalue_network_params)
             qvalue = qvalue.min(0).values
@@ -413,6 +468,7 @@ class ClippedDoubleQLoss(LossModule):
         Returns:
             Tensor: advantages of the shape of the batch.
         """
+        tensordict = self._checked(tensordict, self._critic_keys)
         if self.has_value_network:
             params = self.target_qvalue_network_params
             value = self._state_value(tensordict)
@@ -423,13 +479,13 @@ class ClippedDoubleQLoss(LossModule):
 
     # Helpers ---------------------------------------------------------------------------------
 
-    def _validity_mask(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
+    def _validity_mask(self, tensordict: TensorDictBase, shape: torch.Size) -> Tensor | None:
         """Combines the masks that ``_reduce_loss`` would apply; None if the input has none."""
         mask = None
         for key in self._loss_mask_keys():
             entry = tensordict.get(key, default=None)
             if entry is not None:
-                entry = self._expand_loss_mask(entry, like)
+                entry = self._expand_loss_mask(entry, entry.new_empty(()).expand(shape))
                 mask = entry if mask is None else mask & entry
         return mask
 
@@ -440,3 +496,16 @@ class ClippedDoubleQLoss(LossModule):
 
 def _next(key: NestedKey) -> NestedKey:
     return ("next", *key) if isinstance(key, tuple) else ("next", key)
+
+
+def _share(module: nn.Module, params: TensorDictParams) -> None:
+    """Gives a module parameters and buffers that share their memory with ``params``."""
+    values = params.flatten_keys(".")
+    for name, parameter in list(module.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        shared = nn.Parameter(values.get(name).data, requires_grad=False)
+        assert shared.shape == parameter.shape
+        setattr(module.get_submodule(owner), leaf, shared)
+    for name, _ in list(module.named_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, values.get(name).data)

@@ -81,7 +81,8 @@ class GTPLoss(ClippedDoubleQLoss):
         eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
         lambda_flow (float): factor of the flow term. Defaults to ``1.0``.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
-            in the paper. Defaults to ``100.0``.
+            in the paper, where a batch of equal positive advantages makes it overflow. Defaults to
+            ``100.0``.
         advantage_eps (float): added to the standard deviation of the advantages. Defaults to
             ``1e-6``.
         time_sampler ("log_normal", "karras_grid" or TimeSampler): draws the times (t, u, s); the
@@ -89,7 +90,8 @@ class GTPLoss(ClippedDoubleQLoss):
         time_weight ("edm" or "none"): weight of a squared error over noise levels; the paper's is
             ``"none"``. Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
-            consistency error, in [0, 1]; the paper's is 0. Defaults to ``0.5``.
+            consistency error, in [0, 1], where ``error`` is its mean over the action dimensions;
+            the paper's is 0. Defaults to ``0.5``.
         teacher ("current" or "ema"): which parameters make the consistency target, always
             without gradient: the current ones, or the delayed ones as in the paper. Defaults to
             ``"current"``.
@@ -102,8 +104,8 @@ class GTPLoss(ClippedDoubleQLoss):
         num_value_samples (int): policy samples M for V(o). Defaults to ``1``.
         num_backup_samples (int): policy samples at the next observation, of which the TD target
             takes the best (max-Q backup). Defaults to ``1``.
-        policy_num_steps (int, optional): the number of jumps K of these samples. Defaults to the
-            actor's ``num_steps``.
+        policy_num_steps (int, optional): the number of jumps K of these samples. Defaults to what
+            ``actor_network.num_steps`` is at the time of the call.
         delay_actor (bool): whether the policy has delayed (EMA) parameters. Defaults to ``True``.
         delay_qvalue (bool): whether the Q-networks have. Defaults to ``True``.
         separate_losses (bool): whether parameters that the critics share with the actor get no
@@ -123,8 +125,9 @@ class GTPLoss(ClippedDoubleQLoss):
     ``tensor_keys.priority``.
 
     Raises:
-        ValueError: for options outside the ranges above.
-        KeyError: in forward, if the input lacks an entry of ``in_keys``.
+        ValueError: for options outside the ranges above; when called, for an empty batch or entries
+            of another size than the networks'.
+        KeyError: when called, if the input lacks an entry of ``in_keys``.
 
     Examples:
         >>> import torch
@@ -157,7 +160,7 @@ class GTPLoss(ClippedDoubleQLoss):
 
     eta: Tensor
     lambda_flow: Tensor
-    max_weight: Tensor | None
+    max_weight: Tensor
     progress: Tensor
 
     def __init__(
@@ -199,10 +202,13 @@ class GTPLoss(ClippedDoubleQLoss):
         ):
             if not 0.0 <= value <= upper:
                 raise ValueError(f"{name} must lie in [0, {upper}], got {value}.")
-        if max_weight is not None and max_weight < 1.0:
+        max_weight = math.inf if max_weight is None else max_weight
+        if not max_weight >= 1.0:
             raise ValueError(
                 f"max_weight must be at least 1, because every weight is; got {max_weight}."
             )
+        if teacher == "ema" and "target_actor_network_params" not in self._modules:
+            raise ValueError("teacher='ema' needs delay_actor=True: there is no EMA without it.")
         self.time_weight = time_weight
         self.robust_power = robust_power
         self.teacher = teacher
@@ -239,23 +245,24 @@ class GTPLoss(ClippedDoubleQLoss):
             return None, {}
         if advantage is None:
             advantage = self.advantage(tensordict)
-        weight = advantage_weight(
+        leading = self._action(tensordict).shape[:-1]
+        if advantage.shape != leading:
+            raise ValueError(
+                f"advantage must have the shape {tuple(leading)} of the batch, got "
+                f"{tuple(advantage.shape)}."
+            )
+        unbounded = advantage_weight(
             advantage,
             self.eta,
             eps=self.advantage_eps,
-            max_weight=self.max_weight,
-            mask=self._validity_mask(tensordict, advantage),
+            mask=self._validity_mask(tensordict, leading),
         )
-        if self.max_weight is None:
-            clipped = torch.zeros_like(weight)
-        else:
-            # The bound acts on the exponent, whose exponential may miss it by a rounding.
-            clipped = (weight >= self.max_weight * (1 - 1e-4)).to(weight.dtype)
+        weight = torch.minimum(unbounded, self.max_weight)
         return weight, {
             "advantage": advantage,
             "weight_mean": weight,
             "positive_share": (advantage > 0).to(weight.dtype),
-            "clipped_share": clipped,
+            "clipped_share": (unbounded > self.max_weight).to(weight.dtype),
         }
 
     def consistency_loss(
@@ -271,7 +278,8 @@ class GTPLoss(ClippedDoubleQLoss):
         Returns:
             tuple of Tensor and dict: the loss, and no metadata.
         """
-        action, condition = self._action(tensordict), self.actor_network.condition(tensordict)
+        tensordict = self._checked(tensordict, self._policy_keys)
+        action, condition = self._action(tensordict), self._condition(tensordict)
         flow_map = self.actor_network.flow_map
         times = self.time_sampler(action, self.progress, flow_map.noise_levels)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
@@ -301,15 +309,16 @@ class GTPLoss(ClippedDoubleQLoss):
         Returns:
             tuple of Tensor and dict: the loss, and no metadata.
         """
-        action, condition = self._action(tensordict), self.actor_network.condition(tensordict)
+        tensordict = self._checked(tensordict, self._policy_keys)
+        action, condition = self._action(tensordict), self._condition(tensordict)
         flow_map = self.actor_network.flow_map
-        times = self.time_sampler(action, self.progress, flow_map.noise_levels)
+        t = self.time_sampler.start(action, self.progress, flow_map.noise_levels)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             error = flow_error(
                 flow_map,
                 action,
                 torch.randn_like(action),
-                times.t,
+                t,
                 condition,
                 time_weight=self.time_weight,
             )
@@ -346,13 +355,13 @@ class GTPLoss(ClippedDoubleQLoss):
         Returns:
             TensorDictBase: the entries ``out_keys``.
         """
-        self._check_input(tensordict)
+        written, tensordict = tensordict, self._checked(tensordict, self.in_keys)
         out: dict[str, Tensor] = {}
         diagnostics: dict[str, Tensor] = {}
         advantage = None
         if self.has_critic:
             out["loss_qvalue"], diagnostics = self.qvalue_loss(tensordict)
-            tensordict.set(self.tensor_keys.priority, diagnostics["td_error"])
+            written.set(self.tensor_keys.priority, diagnostics["td_error"])
         if self.has_value_network:
             out["loss_value"], value_metadata = self.value_loss(tensordict)
             advantage = value_metadata["advantage"]
@@ -365,13 +374,13 @@ class GTPLoss(ClippedDoubleQLoss):
         elif self.has_critic:
             for name, value in diagnostics.items():
                 out[name] = self._reduce_loss(value, tensordict, reduction="mean")
-            mask = self._validity_mask(tensordict, metadata["weight_mean"])
             weight = metadata["weight_mean"]
+            mask = self._validity_mask(tensordict, weight.shape)
             out["weight_max"] = (weight if mask is None else torch.where(mask, weight, 1.0)).amax()
         leading = self._action(tensordict).shape[:-1]
         batch_size = leading if self.reduction == "none" else []
         td_out = TensorDict({key: out[key] for key in self.out_keys_source}, batch_size=batch_size)
-        self._clear_param_weakrefs(tensordict, td_out)
+        self._clear_param_weakrefs(written, tensordict, td_out)
         return td_out
 
     def _teacher_map(
@@ -395,6 +404,11 @@ class GTPLoss(ClippedDoubleQLoss):
         if weight is None:
             weight, _ = self.weight(tensordict)
         if weight is not None:
+            if weight.shape != error.shape:
+                raise ValueError(
+                    f"weight must have the shape {tuple(error.shape)} of the batch, got "
+                    f"{tuple(weight.shape)}."
+                )
             # Multiplied here, not passed as importance weights: those would be normalised.
             error = weight * error
         loss = self._reduce_loss(
