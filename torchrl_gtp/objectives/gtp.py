@@ -23,36 +23,12 @@ from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.objectives.critic import ClippedDoubleQLoss
 
-__all__ = ["GTPLoss", "paper_options"]
+__all__ = ["GTPLoss"]
 
 _TIME_SAMPLERS: dict[str, type[LogNormalTimes | KarrasGridTimes]] = {
     "log_normal": LogNormalTimes,
     "karras_grid": KarrasGridTimes,
 }
-
-
-def paper_options() -> dict[str, Any]:
-    """Returns the arguments of :class:`GTPLoss` that follow the paper to the letter.
-
-    The noise levels belong to the flow map; the paper's are ``NoiseLevels(sigma_max=80.0)``.
-
-    Examples:
-        >>> from torchrl.data import Bounded
-        >>> from torchrl_gtp import NoiseLevels, make_gtp_actor
-        >>> actor = make_gtp_actor(
-        ...     4, Bounded(-1, 1, (2,)), noise_levels=NoiseLevels(sigma_max=80.0)
-        ... )
-        >>> loss = GTPLoss(actor, **paper_options())
-    """
-    return {
-        "time_sampler": "karras_grid",
-        "time_weight": "none",
-        "robust_power": 0.0,
-        "teacher": "ema",
-        "eta": 1.0,
-        "lambda_flow": 1.0,
-        "max_weight": None,
-    }
 
 
 class GTPLoss(ClippedDoubleQLoss):
