@@ -2,6 +2,7 @@
 
 from torchrl_gtp.flow_map import FlowMap, NoiseLevels
 from torchrl_gtp.modules import (
+    CandidateActor,
     GTPActor,
     make_actor_critic,
     make_gtp_actor,
@@ -11,6 +12,7 @@ from torchrl_gtp.modules import (
 from torchrl_gtp.objectives import GTPLoss, paper_options
 
 __all__ = [
+    "CandidateActor",
     "FlowMap",
     "GTPActor",
     "GTPLoss",

@@ -14,7 +14,7 @@ from torch import nn
 from torchrl.objectives import SoftUpdate
 
 from recipes.common.options import check_options
-from torchrl_gtp import GTPActor, GTPLoss, make_gtp_actor, make_qvalue, make_value
+from torchrl_gtp import CandidateActor, GTPActor, GTPLoss, make_gtp_actor, make_qvalue, make_value
 from torchrl_gtp.data import MinariReplayBuffer
 
 
@@ -119,8 +119,21 @@ class Learner:
         self.step += 1
         return losses.detach()
 
-    def policy(self, num_steps: int) -> GTPActor:
-        """The actor with averaged parameters and K = ``num_steps``: the one to evaluate."""
+    def policy(
+        self, num_steps: int, *, num_candidates: int = 1, temperature: float = 1.0
+    ) -> GTPActor | CandidateActor:
+        """The actor with averaged parameters: the one to evaluate.
+
+        Args:
+            num_steps: number of jumps K.
+            num_candidates: actions drawn, of which one is kept by its Q-value; without a critic
+                there is nothing to choose by, and one is drawn.
+            temperature: temperature of that choice.
+        """
+        if num_candidates > 1 and self.loss.has_critic:
+            policy = self.loss.candidate_actor(num_candidates, temperature)
+            policy.actor.num_steps = num_steps
+            return policy
         actor = self.loss.target_actor()
         actor.num_steps = num_steps
         return actor

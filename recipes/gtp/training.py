@@ -24,7 +24,7 @@ from recipes.common.evaluation import Evaluation, evaluate
 from recipes.common.interrupt import Interrupt
 from recipes.gtp.learner import Learner
 from recipes.gtp.report import mean_score
-from torchrl_gtp import GTPActor
+from torchrl_gtp import CandidateActor, GTPActor
 from torchrl_gtp.data import MinariReplayBuffer
 
 
@@ -110,9 +110,14 @@ class Run:
             seed=seed,
         )
 
-    def policy(self) -> GTPActor:
-        """The averaged actor with the K of evaluation."""
-        return self.learner.policy(self.cfg.actor.num_steps_eval)
+    def policy(self) -> GTPActor | CandidateActor:
+        """The averaged actor with the K and the candidates of evaluation."""
+        env = self.cfg.env
+        return self.learner.policy(
+            self.cfg.actor.num_steps_eval,
+            num_candidates=env.num_candidates,
+            temperature=env.candidate_temperature,
+        )
 
     @property
     def updates_per_second(self) -> float:

@@ -1,6 +1,7 @@
-"""TensorDict modules: the actor and the constructors of actors and critics."""
+"""TensorDict modules: actors, and the constructors of actors and critics."""
 
 from torchrl_gtp.modules.actor import GTPActor
+from torchrl_gtp.modules.candidates import CandidateActor
 from torchrl_gtp.modules.factories import (
     make_actor_critic,
     make_gtp_actor,
@@ -8,4 +9,11 @@ from torchrl_gtp.modules.factories import (
     make_value,
 )
 
-__all__ = ["GTPActor", "make_actor_critic", "make_gtp_actor", "make_qvalue", "make_value"]
+__all__ = [
+    "CandidateActor",
+    "GTPActor",
+    "make_actor_critic",
+    "make_gtp_actor",
+    "make_qvalue",
+    "make_value",
+]

@@ -20,7 +20,7 @@ from recipes.common.options import keyword_defaults
 from recipes.gtp import train as recipe
 from recipes.gtp.training import Run
 from tests.recipes.conftest import TINY
-from torchrl_gtp import GTPLoss, NoiseLevels, make_gtp_actor, make_qvalue
+from torchrl_gtp import CandidateActor, GTPLoss, NoiseLevels, make_gtp_actor, make_qvalue
 
 MakeConfig = Callable[..., DictConfig]
 CONFIG = Path(recipe.__file__).with_name("config.yaml")
@@ -129,6 +129,16 @@ def test_options_reach_the_library(config: MakeConfig, tmp_path: Path) -> None:
         recipe.behaviour_paths(buffer)[0], recipe.behaviour_paths(raw)[0], strict=True
     ):
         torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-4)
+
+
+def test_candidates_in_evaluation(config: MakeConfig, tmp_path: Path) -> None:
+    cfg = config("env.num_candidates=4", "compare_bc=true", "optim.steps=2", "env.eval_interval=0")
+    rows = recipe.run(cfg, tmp_path)
+    assert set(rows) == {"behaviour", "gtp_bc", "gtp"}
+    loss = recipe.make_loss(cfg, recipe.make_buffer(cfg), bc=False)
+    policy = recipe.Learner(loss, cfg.optim).policy(3, num_candidates=4, temperature=0.5)
+    assert isinstance(policy, CandidateActor)
+    assert (policy.num_candidates, policy.temperature, policy.actor.num_steps) == (4, 0.5, 3)
 
 
 @pytest.mark.filterwarnings("ignore:No target network updater")
