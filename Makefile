@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up all that they need in $(VENV), with the versions of constraints.txt.
 #
 #   make demo         make the maze data, train GTP and its cloning variant, evaluate, draw the pictures
+#                     (after Ctrl-C: make demo DEMO_FLAGS=resume=outputs/demo goes on)
 #   make test         lint, types, tests and doctests
 #   make test-slow    the tests that take minutes
 #   make format       apply the formatter and the linter's fixes
@@ -57,7 +58,7 @@ demo: $(VENV)/.demo
 	@echo "== Data =="
 	@$(BIN)/python -m torchrl_gtp.data.point_maze $(MAZE)
 	@echo "== Training and evaluation ($(DEMO_DIR)) =="
-	@rm -rf $(DEMO_DIR)
+	@$(if $(findstring resume=,$(DEMO_FLAGS)),,rm -rf $(DEMO_DIR))
 	@$(BIN)/python recipes/gtp/train.py dataset=gtp/pointmaze/$(MAZE)-v0 compare_bc=true \
 		hydra.run.dir=$(DEMO_DIR) $(DEMO_FLAGS)
 

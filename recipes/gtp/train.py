@@ -39,6 +39,8 @@ from torchrl_gtp.data import AffineReward, MinariReplayBuffer, load_minari, make
 
 FRESH_SEED = 100_000
 METHODS = {"gtp_bc": "GTP-BC", "gtp": "GTP"}
+# What a resumed run may change; the rest is in the state of its checkpoint.
+RESUMABLE = ("optim.steps", "env.", "logger.", "checkpoint.", "device", "num_threads", "resume")
 
 
 def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
@@ -50,6 +52,7 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
 
     Raises:
         FileNotFoundError: if the folder holds no checkpoint.
+        ValueError: if an override would change what was trained.
     """
     checkpoints = sorted(folder.glob("*/last.pt"))
     if not checkpoints:
@@ -59,7 +62,16 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
         )
     config = OmegaConf.create(load_checkpoint(checkpoints[0])["config"])
     OmegaConf.set_struct(config, True)
-    config.merge_with_dotlist([override.lstrip("+") for override in overrides])
+    former = config.copy()
+    overrides = [override.lstrip("+") for override in overrides]
+    config.merge_with_dotlist(overrides)
+    for name in (override.partition("=")[0] for override in overrides):
+        before, now = OmegaConf.select(former, name), OmegaConf.select(config, name)
+        if now != before and not name.startswith(RESUMABLE):
+            raise ValueError(
+                f"{name}={now}: the run in {folder} was trained with {before}, and a resumed run "
+                f"may only change {', '.join(RESUMABLE[:-1])}. Start another run."
+            )
     return config
 
 

@@ -84,6 +84,19 @@ def test_policy_of_a_loss_shares_its_tensors(actor, batch):
         torch.testing.assert_close(net.module[0].weight.data, expected.data)
 
 
+def test_other_action_key_and_double_observations():
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), action_key="policy_action", **SIZES)
+    loss = GTPLoss(actor, make_qvalue(3, 2, **SIZES))
+    loss.set_keys(action="action")
+    SoftUpdate(loss, tau=0.5)
+    policy = loss.candidate_actor(num_candidates=4)
+    td = policy(TensorDict({"observation": torch.randn(5, 3).double()}, [5]))
+    assert td["policy_action"].shape == (5, 2) and td["policy_action"].dtype == torch.float32
+    with pytest.raises(KeyError, match="needs the entries.*observation"):
+        policy(TensorDict({"state": torch.randn(5, 3)}, [5]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -348,6 +348,7 @@ def test_masked_steps_do_not_count(mode, reduction):
     poisoned = td.clone()
     poisoned["collector", "mask"] = mask
     poisoned.apply_(lambda x: x.masked_fill_(~mask, float("nan")) if x.is_floating_point() else x)
+    poisoned["priority_weight"] = torch.ones(4, 5).masked_fill(~mask.squeeze(-1), float("nan"))
     loss = make_loss(mode, reduction=reduction)
     SoftUpdate(loss, tau=0.005)
     out = call(loss, poisoned)
@@ -784,6 +785,14 @@ def test_double_precision_data_are_cast(mode):
     double = td.apply(lambda x: x.double() if x.is_floating_point() else x)
     for key, value in losses_of(call(loss, double)).items():
         torch.testing.assert_close(value.float(), call(loss, td)[key])
+
+
+def test_mask_of_another_type():
+    loss, td = make_loss("bc"), make_batch(mode="bc")
+    SoftUpdate(loss, tau=0.005)
+    td["shifted_valid"] = torch.ones(8)
+    with pytest.raises(ValueError, match="'shifted_valid' must be boolean"):
+        loss(td)
 
 
 def test_weights_and_advantages_of_the_wrong_shape():

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from tensordict.nn.probabilistic import InteractionType, interaction_type
-from tensordict.utils import NestedKey
+from tensordict.utils import NestedKey, unravel_key
 from torch import nn
 
 from torchrl_gtp.modules.actor import GTPActor
@@ -20,8 +20,8 @@ class CandidateActor(TensorDictModuleBase):
     """Draws candidate actions and keeps one, with probability ``softmax(min_j Q_j / temperature)``.
 
     This is the evaluation of Diffusion-QL and its successors (50 candidates); the GTP paper acts
-    on one sample. Under deterministic exploration types there is one candidate, the actor's
-    deterministic action.
+    on one sample. The candidates' noise is always drawn. Under deterministic exploration types
+    there is one candidate: what the actor does then.
 
     Args:
         actor (GTPActor): the policy.
@@ -33,6 +33,8 @@ class CandidateActor(TensorDictModuleBase):
         temperature (float): temperature of the softmax; 0 keeps the best. Defaults to ``1.0``.
         state_action_value_key (NestedKey): what the Q-networks write. Defaults to
             ``"state_action_value"``.
+        qvalue_action_key (NestedKey, optional): where the Q-networks read the action. Defaults to
+            the actor's action entry.
 
     Raises:
         ValueError: if there is no Q-network, or a number is out of range.
@@ -54,6 +56,7 @@ class CandidateActor(TensorDictModuleBase):
         num_candidates: int = 50,
         temperature: float = 1.0,
         state_action_value_key: NestedKey = "state_action_value",
+        qvalue_action_key: NestedKey | None = None,
     ) -> None:
         super().__init__()
         if not qvalue_networks:
@@ -67,8 +70,11 @@ class CandidateActor(TensorDictModuleBase):
         self.num_candidates = num_candidates
         self.temperature = temperature
         self.state_action_value_key = state_action_value_key
+        self.qvalue_action_key = unravel_key(
+            actor.action_key if qvalue_action_key is None else qvalue_action_key
+        )
         keys = [*actor.in_keys, *(key for net in qvalue_networks for key in net.in_keys)]
-        self.in_keys = [key for key in dict.fromkeys(keys) if key != actor.action_key]
+        self.in_keys = [key for key in dict.fromkeys(keys) if key != self.qvalue_action_key]
         self.out_keys = [actor.action_key]
 
     @dispatch(auto_batch_size=False)
@@ -80,15 +86,25 @@ class CandidateActor(TensorDictModuleBase):
 
         Returns:
             TensorDictBase: the input with the action entry.
+
+        Raises:
+            KeyError: if an entry is missing.
         """
+        missing = [key for key in self.in_keys if tensordict.get(key, default=None) is None]
+        if missing:
+            raise KeyError(
+                f"The policy needs the entries {missing}, which the input lacks; it has "
+                f"{sorted(map(str, tensordict.keys(True, True)))}."
+            )
         if interaction_type() not in (None, InteractionType.RANDOM):
             return self.actor(tensordict)
         condition = self.actor.condition(tensordict)
         action = self.actor.sample(condition.expand(self.num_candidates, *condition.shape))
         batch = action.shape[:-1]
-        candidates = TensorDict({self.actor.action_key: action}, batch_size=batch)
+        candidates = TensorDict({self.qvalue_action_key: action}, batch_size=batch)
         for key in self.in_keys:
             entry = tensordict.get(key)
+            entry = entry.to(action.dtype) if entry.is_floating_point() else entry
             candidates.set(key, entry.expand(self.num_candidates, *entry.shape))
         qvalue = torch.stack(
             [

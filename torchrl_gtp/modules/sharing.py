@@ -29,11 +29,11 @@ def share_parameters(module: nn.Module, params: TensorDictBase) -> None:
         ([0.0, 0.0], False)
     """
     values = params.flatten_keys(".")
-    for name, parameter in list(module.named_parameters()):
+    # Tied tensors have several names: each is replaced.
+    for name, _ in list(module.named_parameters(remove_duplicate=False)):
         owner, _, leaf = name.rpartition(".")
         shared = nn.Parameter(values.get(name).data, requires_grad=False)
-        assert shared.shape == parameter.shape
         setattr(module.get_submodule(owner), leaf, shared)
-    for name, _ in list(module.named_buffers()):
+    for name, _ in list(module.named_buffers(remove_duplicate=False)):
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, values.get(name).data)

@@ -108,7 +108,8 @@ class PolicyLoss(LossModule):
             raise KeyError(
                 f"{type(self).__name__} needs the entries {missing}, which the input lacks; it "
                 f"has {sorted(map(str, tensordict.keys(True, True)))}. Rename entries with "
-                "set_keys, or choose the observations with observation_keys of the networks."
+                "set_keys; what the networks read follows from their own observation_keys and "
+                "action_key."
             )
 
         action, actor = tensordict.get(self.tensor_keys.action), self.actor_network
@@ -136,9 +137,9 @@ class PolicyLoss(LossModule):
         if mask is None:
             return tensordict
         tensordict = tensordict.copy()
-        for key in keys:
-            entry = tensordict.get(key)
-            if entry.is_floating_point():
+        for key in (*keys, self.tensor_keys.priority_weight):
+            entry = tensordict.get(key, default=None)
+            if entry is not None and entry.is_floating_point():
                 rows = mask.reshape(*leading, *(1,) * (entry.ndim - mask.ndim))
                 tensordict.set(key, torch.where(rows, entry, 0.0))
         return tensordict
@@ -179,6 +180,8 @@ class PolicyLoss(LossModule):
             entry = tensordict.get(key, default=None)
             if entry is not None:
                 entry = self._expand_loss_mask(entry, entry.new_empty(()).expand(shape))
+                if entry.dtype != torch.bool:
+                    raise ValueError(f"The mask {key!r} must be boolean, got {entry.dtype}.")
                 mask = entry if mask is None else mask & entry
         return mask
 

@@ -154,6 +154,7 @@ class ClippedDoubleQLoss(PolicyLoss):
             num_candidates=num_candidates,
             temperature=temperature,
             state_action_value_key=self.tensor_keys.state_action_value,
+            qvalue_action_key=self.tensor_keys.action,
         )
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:

@@ -57,8 +57,9 @@ class GTPLoss(ClippedDoubleQLoss):
         eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
         lambda_flow (float): factor of the flow term. Defaults to ``1.0``.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
-            in the paper, where a batch of equal positive advantages makes it overflow. Defaults to
-            ``100.0``.
+            in the paper, where a batch of equal positive advantages makes it overflow. The
+            attribute is a buffer that travels with the state dict; assign ``math.inf`` to it for
+            no bound. Defaults to ``100.0``.
         advantage_eps (float): added to the standard deviation of the advantages. Defaults to
             ``1e-6``.
         time_sampler ("log_normal", "karras_grid" or TimeSampler): draws the times (t, u, s); the

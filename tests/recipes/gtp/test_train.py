@@ -257,6 +257,16 @@ def test_resume_takes_overrides(config: MakeConfig, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "gtp_bc" / "last.pt")["learner"]["step"] == 8
 
 
+@pytest.mark.parametrize("override", ["loss.eta=2", "optim.lr=0.1", "bc=false"])
+def test_resume_refuses_to_change_what_was_trained(
+    config: MakeConfig, tmp_path: Path, override: str
+) -> None:
+    recipe.run(config("bc=true", "env.eval_interval=0"), tmp_path)
+    with pytest.raises(ValueError, match="a resumed run may only change"):
+        recipe.resumed_config(tmp_path, [override])
+    assert recipe.resumed_config(tmp_path, ["bc=true", "optim.steps=9"]).optim.steps == 9
+
+
 def test_resume_without_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         recipe.resumed_config(tmp_path, [])
