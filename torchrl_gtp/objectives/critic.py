@@ -259,7 +259,7 @@ class ClippedDoubleQLoss(PolicyLoss):
 
     def _state_value(self, tensordict: TensorDictBase) -> Tensor:
         with self.value_network_params.to_module(self.value_network, preserve_module_state=False):
-            leading = self.actor_network.condition(tensordict).shape[:-1]
+            leading = tensordict.get(self.actor_network.in_keys[0]).shape[:-1]
             output = self.value_network(self._inputs(tensordict, self.value_network, leading))
         return output.get(self.tensor_keys.value).squeeze(-1)
 
