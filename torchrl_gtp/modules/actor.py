@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from tensordict import TensorDictBase
@@ -12,10 +10,12 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from tensordict.nn.probabilistic import InteractionType, interaction_type
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
-from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.data import TensorSpec
 
 from torchrl_gtp.flow_map import FlowMap, few_step_sample
 from torchrl_gtp.keys import checked_keys
+from torchrl_gtp.modules.bounds import action_bounds
+from torchrl_gtp.modules.checks import checked_chunk_length, checked_num_steps
 
 __all__ = ["GTPActor"]
 
@@ -27,14 +27,21 @@ class GTPActor(TensorDictModuleBase):
     map. The jumps are those of the paper's eq. 12; only the final action is clamped to the
     bounds. Under ``ExplorationType.RANDOM``, and where no exploration type is set, standard
     normal noise is drawn; under every deterministic type the jumps start from zero noise, which
-    gives one reproducible action but is no sample of the policy. An entry ``noise`` [..., A] in
-    the input replaces the draw in both cases.
+    gives one reproducible action but is no sample of the policy. An entry ``noise`` of the
+    action's shape in the input replaces the draw in both cases.
+
+    With ``chunk_length`` H the policy generates chunks [..., H, A] of H consecutive actions at
+    once. The flow map then works on the flattened vector of H A numbers, each action has the same
+    bounds, and noise has the shape of a chunk. TorchRL executes chunks:
+    :class:`~torchrl.modules.tensordict_module.MultiStepActorWrapper` around the actor hands out
+    one action per step, and :class:`~torchrl.envs.transforms.MultiAction` on the environment runs
+    a whole chunk in one outer step.
 
     Args:
         flow_map (FlowMap): the flow map of actions given observations.
         action_spec (TensorSpec, optional): spec of the action, or a ``Composite`` that holds it
-            under ``action_key``. Gives the shape [A] and the bounds. Exclusive with ``low`` and
-            ``high``.
+            under ``action_key``: of one action, also for chunks. Gives the shape [A] and the
+            bounds. Exclusive with ``low`` and ``high``.
 
     Keyword Args:
         low (Tensor or sequence of float, optional): lower bounds [A].
@@ -47,11 +54,13 @@ class GTPActor(TensorDictModuleBase):
         num_steps (int): the number of jumps K; it may be changed at any time through the
             attribute of that name, or for one call through ``actor(td, num_steps=K)``. Defaults
             to ``5``.
+        chunk_length (int, optional): the number H of actions generated at once. Defaults to
+            ``None``: one action [..., A], without a dimension of chunks.
 
     Raises:
         ValueError: if neither or both of ``action_spec`` and ``low``/``high`` are given, if a
             lower bound is not below its upper bound, if the spec is not that of one continuous
-            vector, or if ``num_steps`` is smaller than 1.
+            vector, or if ``num_steps`` or ``chunk_length`` is smaller than 1.
 
     Examples:
         >>> import torch
@@ -65,6 +74,9 @@ class GTPActor(TensorDictModuleBase):
         >>> actor.num_steps = 2
         >>> actor(observation=torch.randn(4)).shape
         torch.Size([2])
+        >>> actor = make_gtp_actor(4, Bounded(-1, 1, (2,)), chunk_length=8)
+        >>> actor(observation=torch.randn(4)).shape, actor.flat_dim
+        (torch.Size([8, 2]), 16)
     """
 
     low: Tensor
@@ -81,6 +93,7 @@ class GTPActor(TensorDictModuleBase):
         action_key: NestedKey = "action",
         noise_key: NestedKey = "noise",
         num_steps: int = 5,
+        chunk_length: int | None = None,
     ) -> None:
         super().__init__()
         if action_spec is not None and low is None and high is None:
@@ -97,10 +110,13 @@ class GTPActor(TensorDictModuleBase):
                 "low and high must be vectors of one shape [A] with low < high everywhere, got "
                 f"low={low.tolist()} and high={high.tolist()}."
             )
-        if flow_map.sigma_data.numel() not in (1, low.numel()):
+        self.chunk_length = checked_chunk_length(chunk_length)
+        flat_dim = low.numel() * (self.chunk_length or 1)
+        if flow_map.sigma_data.numel() not in (1, flat_dim):
             raise ValueError(
-                f"sigma_data has {flow_map.sigma_data.numel()} values, but an action has "
-                f"{low.numel()} dimensions: give one number, or one for each."
+                f"sigma_data has {flow_map.sigma_data.numel()} values, but an action"
+                + ("" if chunk_length is None else f" chunk of length {chunk_length}")
+                + f" has {flat_dim} dimensions: give one number, or one for each."
             )
         self.flow_map = flow_map
         self.register_buffer("low", low.clone())
@@ -122,8 +138,19 @@ class GTPActor(TensorDictModuleBase):
 
     @property
     def action_dim(self) -> int:
-        """The size A of an action."""
+        """The size A of one action."""
         return self.low.shape[-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape of what is generated at once: [A], or [H, A] with a ``chunk_length``."""
+        chunk = () if self.chunk_length is None else (self.chunk_length,)
+        return torch.Size((*chunk, self.action_dim))
+
+    @property
+    def flat_dim(self) -> int:
+        """The size of the vector that the flow map works on: A, or H A."""
+        return self.event_shape.numel()
 
     @property
     def num_steps(self) -> int:
@@ -132,7 +159,7 @@ class GTPActor(TensorDictModuleBase):
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
-        self._num_steps = _checked_num_steps(value)
+        self._num_steps = checked_num_steps(value)
 
     def condition(self, tensordict: TensorDictBase) -> Tensor:
         """Concatenates the observation entries of ``tensordict`` to the condition [..., C].
@@ -159,14 +186,18 @@ class GTPActor(TensorDictModuleBase):
 
         Args:
             condition (Tensor): conditions [..., C], cast to the dtype of the actor.
-            noise (Tensor, optional): standard normal noise [..., A]; drawn if not given.
+            noise (Tensor, optional): standard normal noise [..., *event_shape]; drawn if not
+                given.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
 
         Returns:
-            Tensor: actions [..., A] within the bounds.
+            Tensor: actions [..., *event_shape] within the bounds.
+
+        Raises:
+            ValueError: if ``noise`` has another shape, or ``num_steps`` is smaller than 1.
         """
-        shape = (*condition.shape[:-1], self.action_dim)
+        shape = (*condition.shape[:-1], *self.event_shape)
         dtype, device = self.low.dtype, condition.device
         condition = condition.to(dtype)
         if noise is None:
@@ -176,10 +207,12 @@ class GTPActor(TensorDictModuleBase):
                 f"noise must have the shape {shape} of the actions, got {tuple(noise.shape)}."
             )
         noise = noise.to(dtype)
-        num_steps = self.num_steps if num_steps is None else _checked_num_steps(num_steps)
+        num_steps = self.num_steps if num_steps is None else checked_num_steps(num_steps)
         times = self.flow_map.noise_levels.jump_times(num_steps, dtype=dtype, device=device)
-        action = few_step_sample(self.flow_map, noise, condition, times)
-        return torch.clamp(action, self.low, self.high)
+        # The flow map knows vectors only: [..., A] stays as it is, [..., H, A] becomes [..., H A].
+        flat_noise = noise.flatten(-len(self.event_shape))
+        flat_action = few_step_sample(self.flow_map, flat_noise, condition, times)
+        return torch.clamp(flat_action.unflatten(-1, self.event_shape), self.low, self.high)
 
     @dispatch(auto_batch_size=False)
     def forward(
@@ -194,7 +227,8 @@ class GTPActor(TensorDictModuleBase):
         Args:
             tensordict (TensorDictBase): holds the observation entries, and optionally noise under
                 ``noise_key``.
-            noise (Tensor, optional): standard normal noise [..., A], instead of that entry.
+            noise (Tensor, optional): standard normal noise [..., *event_shape], instead of that
+                entry.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
 
@@ -205,59 +239,6 @@ class GTPActor(TensorDictModuleBase):
         if noise is None:
             noise = tensordict.get(self.noise_key, default=None)
         if noise is None and interaction_type() not in (None, InteractionType.RANDOM):
-            noise = self.low.new_zeros((*condition.shape[:-1], self.action_dim))
+            noise = self.low.new_zeros((*condition.shape[:-1], *self.event_shape))
         action = self.sample(condition, noise, num_steps)
         return tensordict.set(self.action_key, action)
-
-
-def _checked_num_steps(num_steps: int) -> int:
-    # Integers of other libraries count, truth values do not.
-    if isinstance(num_steps, bool) or not hasattr(num_steps, "__index__") or num_steps < 1:
-        raise ValueError(
-            f"num_steps is the number of jumps K, an integer of at least 1; got {num_steps!r}."
-        )
-    return operator.index(num_steps)
-
-
-def action_bounds(spec: TensorSpec, action_key: NestedKey) -> tuple[Tensor, Tensor]:
-    """Reads the bounds [A] from a spec, which may be batched and nested in a ``Composite``.
-
-    Args:
-        spec (TensorSpec): the spec of a continuous action, or a ``Composite`` that holds it.
-        action_key (NestedKey): its entry in the ``Composite``.
-
-    Returns:
-        tuple of Tensor: lower and upper bounds, infinite for an ``Unbounded`` spec.
-
-    Raises:
-        ValueError: if the spec is not that of one continuous vector, or has no such entry.
-
-    Examples:
-        >>> action_bounds(Bounded(-1, 2, (3,)), "action")
-        (tensor([-1., -1., -1.]), tensor([2., 2., 2.]))
-    """
-    batch_dims = 0
-    if isinstance(spec, Composite):
-        if action_key not in spec.keys(True, True):
-            raise ValueError(
-                f"action_spec has no entry {action_key!r}, only {list(spec.keys(True, True))}."
-            )
-        path = action_key if isinstance(action_key, tuple) else (action_key,)
-        batch_dims = len((spec[path[:-1]] if len(path) > 1 else spec).shape)
-        spec = spec[action_key]
-    if not isinstance(spec, (Bounded, Unbounded)) or not spec.dtype.is_floating_point:
-        raise ValueError(
-            "action_spec must be Bounded or Unbounded with a floating-point dtype, because a "
-            f"flow map generates continuous actions; got {spec}."
-        )
-    if len(spec.shape) != batch_dims + 1:
-        raise ValueError(
-            f"action_spec must describe one vector [A], got shape {tuple(spec.shape)}"
-            + (f" with {batch_dims} batch dimensions." if batch_dims else ".")
-        )
-    action_dim = spec.shape[-1]
-    if isinstance(spec, Unbounded):
-        bound = torch.full((action_dim,), torch.inf)
-        return -bound, bound
-    space = cast(Bounded, spec).space
-    return space.low.reshape(-1, action_dim)[0].cpu(), space.high.reshape(-1, action_dim)[0].cpu()

@@ -21,7 +21,8 @@ class CandidateActor(TensorDictModuleBase):
 
     This is the evaluation of Diffusion-QL and its successors (50 candidates); the GTP paper acts
     on one sample. The candidates' noise is always drawn. Under deterministic exploration types
-    there is one candidate: what the actor does then.
+    there is one candidate: what the actor does then. Of an actor with a ``chunk_length`` whole
+    chunks are candidates, and the Q-networks value chunks.
 
     Args:
         actor (GTPActor): the policy.
@@ -100,7 +101,7 @@ class CandidateActor(TensorDictModuleBase):
             return self.actor(tensordict)
         condition = self.actor.condition(tensordict)
         action = self.actor.sample(condition.expand(self.num_candidates, *condition.shape))
-        batch = action.shape[:-1]
+        batch = action.shape[: -len(self.actor.event_shape)]
         candidates = TensorDict({self.qvalue_action_key: action}, batch_size=batch)
         for key in self.in_keys:
             entry = tensordict.get(key)
@@ -116,5 +117,7 @@ class CandidateActor(TensorDictModuleBase):
             # The largest of Gumbel-perturbed logits is a draw from the softmax.
             gumbel = -torch.empty_like(qvalue).exponential_().log()
             qvalue = qvalue / self.temperature + gumbel
-        best = qvalue.argmax(0, keepdim=True).expand(1, *action.shape[1:])
+        event_dims = (1,) * len(self.actor.event_shape)
+        best = qvalue.argmax(0, keepdim=True).squeeze(-1).reshape(1, *batch[1:], *event_dims)
+        best = best.expand(1, *action.shape[1:])
         return tensordict.set(self.actor.action_key, action.gather(0, best).squeeze(0))

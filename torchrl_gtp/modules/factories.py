@@ -12,7 +12,9 @@ from torchrl.modules import MLP, ValueOperator
 
 from torchrl_gtp.flow_map import FlowMap, MLPBackbone, NoiseLevels
 from torchrl_gtp.keys import checked_keys
-from torchrl_gtp.modules.actor import GTPActor, action_bounds
+from torchrl_gtp.modules.actor import GTPActor
+from torchrl_gtp.modules.bounds import action_bounds
+from torchrl_gtp.modules.checks import checked_chunk_length
 
 __all__ = ["make_actor_critic", "make_gtp_actor", "make_qvalue", "make_value"]
 
@@ -25,6 +27,7 @@ def make_gtp_actor(
     action_key: NestedKey = "action",
     noise_key: NestedKey = "noise",
     num_steps: int = 5,
+    chunk_length: int | None = None,
     sigma_data: float | Tensor = 0.5,
     noise_levels: NoiseLevels | None = None,
     hidden_sizes: Sequence[int] = (256, 256, 256),
@@ -35,15 +38,17 @@ def make_gtp_actor(
 
     Args:
         observation_dim (int): summed size of the observation entries.
-        action_spec (TensorSpec): spec of the action, or a ``Composite`` that holds it.
+        action_spec (TensorSpec): spec of one action, or a ``Composite`` that holds it.
         observation_keys (sequence of NestedKey): entries that make up the condition. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
         noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
             ``"noise"``.
         num_steps (int): the number of jumps K. Defaults to ``5``.
-        sigma_data (float or Tensor): standard deviation of the actions in the data. Defaults to
-            ``0.5``.
+        chunk_length (int, optional): the number H of actions generated at once, for actions
+            [..., H, A]. Defaults to ``None``: [..., A].
+        sigma_data (float or Tensor): standard deviation of the actions in the data, one number or
+            one for each of the A dimensions. Defaults to ``0.5``.
         noise_levels (NoiseLevels, optional): the range of noise levels. Defaults to
             ``NoiseLevels()``.
         hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
@@ -61,8 +66,11 @@ def make_gtp_actor(
         (['observation'], ['action'], 5)
     """
     low, high = action_bounds(action_spec, action_key)
+    length = checked_chunk_length(chunk_length) or 1
+    if isinstance(sigma_data, Tensor) and sigma_data.numel() == low.numel() > 1:
+        sigma_data = sigma_data.reshape(-1).repeat(length)
     backbone = MLPBackbone(
-        action_dim=low.shape[-1],
+        action_dim=length * low.numel(),
         condition_dim=observation_dim,
         hidden_sizes=hidden_sizes,
         activation=activation,
@@ -76,6 +84,7 @@ def make_gtp_actor(
         action_key=action_key,
         noise_key=noise_key,
         num_steps=num_steps,
+        chunk_length=chunk_length,
     )
 
 
@@ -83,6 +92,7 @@ def make_qvalue(
     observation_dim: int,
     action_dim: int,
     *,
+    chunk_length: int | None = None,
     observation_keys: Sequence[NestedKey] = ("observation",),
     action_key: NestedKey = "action",
     hidden_sizes: Sequence[int] = (256, 256, 256),
@@ -92,7 +102,9 @@ def make_qvalue(
 
     Args:
         observation_dim (int): summed size of the observation entries.
-        action_dim (int): size of the action.
+        action_dim (int): size A of one action.
+        chunk_length (int, optional): the number H of actions in a chunk, for values ``Q(o, chunk)``
+            of chunks [..., H, A]. Defaults to ``None``: actions [..., A].
         observation_keys (sequence of NestedKey): observation entries. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
@@ -108,9 +120,18 @@ def make_qvalue(
         >>> qvalue = make_qvalue(observation_dim=4, action_dim=2)
         >>> qvalue(observation=torch.zeros(8, 4), action=torch.zeros(8, 2)).shape
         torch.Size([8, 1])
+        >>> qvalue = make_qvalue(observation_dim=4, action_dim=2, chunk_length=5)
+        >>> qvalue(observation=torch.zeros(8, 4), action=torch.zeros(8, 5, 2)).shape
+        torch.Size([8, 1])
     """
+    chunk_length = checked_chunk_length(chunk_length)
     return ValueOperator(
-        _value_mlp(observation_dim + action_dim, hidden_sizes, activation),
+        _value_mlp(
+            observation_dim + action_dim * (chunk_length or 1),
+            hidden_sizes,
+            activation,
+            mlp_class=MLP if chunk_length is None else _ChunkMLP,
+        ),
         in_keys=[*checked_keys(observation_keys), unravel_key(action_key)],
         out_keys=["state_action_value"],
     )
@@ -165,8 +186,8 @@ def make_actor_critic(
         observation_keys (sequence of NestedKey): observation entries to use. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
-        **actor_options: further arguments of :func:`make_gtp_actor`; ``hidden_sizes`` and
-            ``activation`` also apply to the Q-network.
+        **actor_options: further arguments of :func:`make_gtp_actor`; ``hidden_sizes``,
+            ``activation`` and ``chunk_length`` also apply to the Q-network.
 
     Returns:
         tuple of GTPActor and ValueOperator: what :class:`~torchrl_gtp.GTPLoss` takes.
@@ -198,12 +219,26 @@ def make_actor_critic(
     observation_dim = sum(observation_spec[key].shape[-1] for key in observation_keys)
     keys: dict[str, Any] = {"observation_keys": observation_keys, "action_key": action_key}
     actor = make_gtp_actor(observation_dim, action_spec, **keys, **actor_options)
-    shared = {k: v for k, v in actor_options.items() if k in ("hidden_sizes", "activation")}
+    names = ("hidden_sizes", "activation", "chunk_length")
+    shared = {name: actor_options[name] for name in names if name in actor_options}
     return actor, make_qvalue(observation_dim, actor.action_dim, **keys, **shared)
 
 
-def _value_mlp(in_features: int, hidden_sizes: Sequence[int], activation: type[nn.Module]) -> MLP:
-    return MLP(
+class _ChunkMLP(MLP):
+    """An MLP over conditions [..., C] and a chunk of actions [..., H, A], the last input."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Flattens the chunk and concatenates the inputs."""
+        return super().forward(*inputs[:-1], inputs[-1].flatten(-2))
+
+
+def _value_mlp(
+    in_features: int,
+    hidden_sizes: Sequence[int],
+    activation: type[nn.Module],
+    mlp_class: type[MLP] = MLP,
+) -> MLP:
+    return mlp_class(
         in_features=in_features,
         out_features=1,
         num_cells=list(hidden_sizes),
