@@ -23,7 +23,7 @@ LEVELS = NoiseLevels(sigma_max=80.0)
 )
 def test_times_are_ordered_and_in_range(sampler, progress):
     torch.manual_seed(0)
-    times = sampler(torch.zeros(50, 40, 3), torch.tensor(progress), LEVELS)
+    times = sampler(torch.rand(50, 40, 2), torch.tensor(progress), LEVELS)
     t, u, s = times
     assert t.shape == u.shape == s.shape == (50, 40, 1)
     assert (t > u).all() and (u >= s).all() and (s >= 0).all()
@@ -33,7 +33,7 @@ def test_times_are_ordered_and_in_range(sampler, progress):
 def test_karras_grid_draws_neighbours_uniformly_and_reaches_both_ends():
     torch.manual_seed(0)
     times = KarrasGridTimes(first=4, last=4)(
-        torch.zeros(20_000, 1, dtype=torch.float64), torch.tensor(0.0), LEVELS
+        torch.rand(20_000, 2, dtype=torch.float64), torch.tensor(0.0), LEVELS
     )
     nodes = torch.cat([LEVELS.karras(5, dtype=torch.float64), torch.zeros(1)])
     node = [(time - nodes).abs().argmin(-1) for time in times]
@@ -53,14 +53,14 @@ def test_karras_grid_draws_neighbours_uniformly_and_reaches_both_ends():
 
 @pytest.mark.parametrize(("progress", "gap"), [(0.0, 0.5), (0.5, 0.1), (1.0, 0.02), (7.0, 0.02)])
 def test_the_gap_shrinks_geometrically(progress, gap):
-    times = LogNormalTimes()(torch.zeros(10, 1), torch.tensor(progress), LEVELS)
+    times = LogNormalTimes()(torch.rand(10, 2), torch.tensor(progress), LEVELS)
     torch.testing.assert_close(times.u, times.t * (1 - gap))
 
 
 def test_log_normal_moments_and_log_uniform_ends():
     torch.manual_seed(0)
     wide = NoiseLevels(sigma_min=1e-6, sigma_max=1e6)
-    t, u, s = LogNormalTimes()(torch.zeros(100_000, 1), torch.tensor(1.0), wide)
+    t, u, s = LogNormalTimes()(torch.rand(100_000, 2), torch.tensor(1.0), wide)
     assert t.log().mean() == pytest.approx(-1.2, abs=0.02)
     assert t.log().std() == pytest.approx(1.2, abs=0.02)
     position = (s.log() - u.log()) / (torch.tensor(1e-6).log() - u.log())
@@ -68,7 +68,7 @@ def test_log_normal_moments_and_log_uniform_ends():
 
 
 def test_data_end_is_a_consistency_model():
-    times = LogNormalTimes(end="data")(torch.zeros(10, 1), torch.tensor(1.0), LEVELS)
+    times = LogNormalTimes(end="data")(torch.rand(10, 2), torch.tensor(1.0), LEVELS)
     assert (times.s == 0).all()
 
 
@@ -94,8 +94,15 @@ def test_grid_needs_a_power_of_two():
 
 @pytest.mark.parametrize("sampler", [KarrasGridTimes(), LogNormalTimes()])
 def test_start_alone_is_the_first_of_the_three(sampler):
-    reference, progress = torch.zeros(9, 3), torch.tensor(0.4)
-    torch.manual_seed(0)
-    t = sampler(reference, progress, LEVELS).t
-    torch.manual_seed(0)
-    torch.testing.assert_close(sampler.start(reference, progress, LEVELS), t)
+    uniform, progress = torch.rand(9, 2), torch.tensor(0.4)
+    t = sampler(uniform, progress, LEVELS).t
+    torch.testing.assert_close(sampler.start(uniform[..., :1], progress, LEVELS), t)
+
+
+@pytest.mark.parametrize("sampler", [KarrasGridTimes(), LogNormalTimes()])
+def test_draws_at_the_ends_of_the_unit_interval_give_times_in_range(sampler):
+    last = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
+    uniform = torch.cartesian_prod(*[torch.stack([torch.tensor(0.0), last])] * 2)
+    t, u, s = sampler(uniform, torch.tensor(1.0), LEVELS)
+    assert (t > u).all() and (u >= s).all() and (s >= 0).all()
+    assert (t >= LEVELS.sigma_min * (1 - 1e-5)).all() and (t <= 80.001).all()

@@ -563,7 +563,7 @@ def test_advantage_with_samples_and_with_a_value_network():
     torch.manual_seed(5)
     advantage = loss.advantage(td)
     torch.manual_seed(5)
-    noise = torch.randn(3, 8, 2)
+    noise = torch.randn(8, 3, 2).movedim(1, 0)
     actor = loss.target_actor()
     values = torch.stack(
         [
@@ -758,7 +758,10 @@ def test_missing_entries_are_named(missing):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"action": torch.zeros(8, 3)}, "'action' has 3 dimensions.*actions with 2"),
+        (
+            {"action": torch.zeros(8, 3)},
+            r"'action' has the shape \(8, 3\).*generates actions \(2,\)",
+        ),
         ({"action": torch.zeros(8, 2, dtype=torch.int64)}, "of a floating-point type"),
         ({"observation": torch.zeros(8, 5)}, "have 5 dimensions, but the actor was built for 3"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from torchrl_gtp.flow_map.flow_map import FlowMap
@@ -24,6 +25,7 @@ def flow_error(
     condition: Tensor | None = None,
     *,
     time_weight: TimeWeight = "edm",
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Computes the denoising error ``||a - phi(a_t, t, t)||^2`` with ``a_t = a + t z`` (eq. 8).
 
@@ -35,19 +37,20 @@ def flow_error(
         condition (Tensor, optional): condition [..., C].
         time_weight ("edm" or "none"): ``"edm"`` multiplies the error by ``1 / c_out(t)^2``;
             ``"none"`` is the paper's plain squared error. Defaults to ``"edm"``.
+        valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count, false
+            where a chunk of actions is padded.
 
     Returns:
         Tensor: errors [...], summed over the action dimensions.
 
     Examples:
-        >>> import torch
         >>> from torchrl_gtp.flow_map import MLPBackbone
         >>> flow_map, action = FlowMap(MLPBackbone(action_dim=2)), torch.zeros(8, 2)
         >>> flow_error(flow_map, action, torch.randn(8, 2), torch.ones(8, 1)).shape
         torch.Size([8])
     """
     residual = action - flow_map.denoise(action + t * noise, t, condition)
-    return _weighted_square(residual, t, flow_map.sigma_data, time_weight)
+    return _weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
 
 
 def consistency_error(
@@ -59,6 +62,7 @@ def consistency_error(
     condition: Tensor | None = None,
     *,
     time_weight: TimeWeight = "edm",
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Computes the consistency error ``||Phi(a_t, t, s) - teacher(a_u, u, s)||^2`` (eq. 7).
 
@@ -75,12 +79,13 @@ def consistency_error(
         condition (Tensor, optional): condition [..., C].
         time_weight ("edm" or "none"): ``"edm"`` multiplies the error by ``1 / c_out(t)^2``;
             ``"none"`` is the paper's plain squared error. Defaults to ``"edm"``.
+        valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count, false
+            where a chunk of actions is padded.
 
     Returns:
         Tensor: errors [...], summed over the action dimensions.
 
     Examples:
-        >>> import torch
         >>> from torchrl_gtp.flow_map import MLPBackbone
         >>> flow_map, action = FlowMap(MLPBackbone(action_dim=2)), torch.zeros(8, 2)
         >>> times = FlowMapTimes(torch.ones(8, 1), torch.full((8, 1), 0.9), torch.zeros(8, 1))
@@ -91,7 +96,7 @@ def consistency_error(
     t, u, s = times
     target = teacher(action + u * noise, u, s, condition).detach()
     residual = flow_map(action + t * noise, t, s, condition) - target
-    return _weighted_square(residual, t, flow_map.sigma_data, time_weight)
+    return _weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
 
 
 def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
@@ -109,7 +114,6 @@ def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
         Tensor: weights of the shape of ``error``, without gradient.
 
     Examples:
-        >>> import torch
         >>> robust_weight(torch.tensor([0.03, 0.15]), power=0.5)
         tensor([5.0000, 2.5000])
     """
@@ -117,9 +121,15 @@ def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
 
 
 def _weighted_square(
-    residual: Tensor, t: Tensor, sigma_data: Tensor, time_weight: TimeWeight
+    residual: Tensor,
+    t: Tensor,
+    sigma_data: Tensor,
+    time_weight: TimeWeight,
+    valid: Tensor | None,
 ) -> Tensor:
     square = residual.square()
     if time_weight == "edm":
         square = square * edm_time_weight(t, sigma_data)
+    if valid is not None:
+        square = torch.where(valid, square, 0.0)
     return square.sum(-1)

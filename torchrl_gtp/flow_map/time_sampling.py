@@ -29,19 +29,24 @@ class FlowMapTimes(NamedTuple):
 
 
 class TimeSampler(Protocol):
-    """What the losses need of a time sampler: functions of tensors, without state."""
+    """What the losses need of a time sampler: functions of tensors, without state.
 
-    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
-        """Draws ``t`` alone, for a flow term; the arguments are those of a call."""
+    A sampler turns uniform draws into times and draws nothing itself. So the same draws give the
+    same times in eager, compiled and captured code, while the schedule goes on.
+    """
+
+    def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Gives ``t`` alone, for a flow term, from draws [..., 1]; else like a call."""
         ...
 
     def __call__(
-        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+        self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
-        """Draws times for a batch of actions.
+        """Turns uniform draws into times.
 
         Args:
-            reference (Tensor): actions [..., A]; their leading shape, dtype and device are used.
+            uniform (Tensor): draws [..., 2] from the uniform distribution on [0, 1), the first
+                for ``t``, the second for ``s``.
             progress (Tensor): share of training done, a scalar tensor in [0, 1].
             noise_levels (NoiseLevels): the range of noise levels.
         """
@@ -64,7 +69,7 @@ class KarrasGridTimes:
         ValueError: if ``last / first`` is not a power of two.
 
     Examples:
-        >>> times = KarrasGridTimes()(torch.zeros(8, 2), torch.tensor(0.0), NoiseLevels())
+        >>> times = KarrasGridTimes()(torch.rand(8, 2), torch.tensor(0.0), NoiseLevels())
         >>> times.t.shape, bool((times.t > times.u).all()), bool((times.u > times.s).all())
         (torch.Size([8, 1]), True, True)
     """
@@ -77,33 +82,32 @@ class KarrasGridTimes:
         _doublings(self.first, self.last)
 
     def __call__(
-        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+        self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
-        """Draws times; see :class:`TimeSampler`."""
-        num_nodes = self._num_nodes(reference, progress)
-        t_node = self._start_node(reference, num_nodes)
+        """Turns uniform draws into times; see :class:`TimeSampler`."""
+        num_nodes = self._num_nodes(uniform, progress)
+        t_node = self._start_node(uniform[..., :1], num_nodes)
         u_node = t_node + 1
         # Node N - 1 is sigma_min and node N the data itself. Both draws of nodes are clamped,
-        # because ``rand * n`` may round up to n.
+        # because ``uniform * n`` may round up to n.
         num_below = num_nodes - u_node
-        s_node = u_node + 1 + (torch.rand_like(u_node) * num_below).floor()
+        s_node = u_node + 1 + (uniform[..., 1:] * num_below).floor()
         s_node = torch.minimum(s_node, num_nodes)
         t = noise_levels.at(t_node / (num_nodes - 1))
         u = noise_levels.at(u_node / (num_nodes - 1))
         s = noise_levels.at((s_node / (num_nodes - 1)).clamp_max(1.0))
         return FlowMapTimes(t, u, torch.where(s_node == num_nodes, torch.zeros_like(s), s))
 
-    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
-        """Draws ``t`` alone; see :class:`TimeSampler`."""
-        num_nodes = self._num_nodes(reference, progress)
-        return noise_levels.at(self._start_node(reference, num_nodes) / (num_nodes - 1))
+    def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Gives ``t`` alone; see :class:`TimeSampler`."""
+        num_nodes = self._num_nodes(uniform, progress)
+        return noise_levels.at(self._start_node(uniform, num_nodes) / (num_nodes - 1))
 
-    def _num_nodes(self, reference: Tensor, progress: Tensor) -> Tensor:
-        return doubling_curriculum(progress, self.first, self.last).to(reference.dtype)
+    def _num_nodes(self, uniform: Tensor, progress: Tensor) -> Tensor:
+        return doubling_curriculum(progress, self.first, self.last).to(uniform.dtype)
 
-    def _start_node(self, reference: Tensor, num_nodes: Tensor) -> Tensor:
-        position = torch.rand_like(reference[..., :1])
-        return (position * (num_nodes - 1)).floor().minimum(num_nodes - 2)
+    def _start_node(self, uniform: Tensor, num_nodes: Tensor) -> Tensor:
+        return (uniform * (num_nodes - 1)).floor().minimum(num_nodes - 2)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class LogNormalTimes:
             the above.
 
     Examples:
-        >>> times = LogNormalTimes()(torch.zeros(8, 2), torch.tensor(1.0), NoiseLevels())
+        >>> times = LogNormalTimes()(torch.rand(8, 2), torch.tensor(1.0), NoiseLevels())
         >>> torch.allclose(times.u, 0.98 * times.t), bool((times.u >= times.s).all())
         (True, True)
     """
@@ -153,15 +157,15 @@ class LogNormalTimes:
             raise ValueError(f"end must be 'log_uniform', 'uniform' or 'data', got {self.end!r}.")
 
     def __call__(
-        self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels
+        self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
-        """Draws times; see :class:`TimeSampler`."""
-        t = self.start(reference, progress, noise_levels)
+        """Turns uniform draws into times; see :class:`TimeSampler`."""
+        t = self.start(uniform[..., :1], progress, noise_levels)
         gap = self.first_gap * (self.last_gap / self.first_gap) ** progress.clamp(0, 1)
         u = t * (1 - gap.to(t.dtype))
         if self.end == "data":
             return FlowMapTimes(t, u, torch.zeros_like(u))
-        position = torch.rand_like(t)
+        position = uniform[..., 1:]
         if self.end == "uniform":
             return FlowMapTimes(t, u, position * u)
         log_min = math.log(noise_levels.sigma_min)
@@ -169,7 +173,7 @@ class LogNormalTimes:
         # Below sigma_min the log-uniform draw turns round: u itself is the bound there.
         return FlowMapTimes(t, u, torch.minimum(s, u))
 
-    def start(self, reference: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
-        """Draws ``t`` alone; see :class:`TimeSampler`."""
-        t = torch.exp(self.mean + self.std * torch.randn_like(reference[..., :1]))
+    def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        """Gives ``t`` alone; see :class:`TimeSampler`."""
+        t = torch.exp(self.mean + self.std * torch.special.ndtri(uniform))
         return t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)

@@ -8,22 +8,30 @@ from torch import Tensor
 __all__ = ["advantage_weight", "masked_std"]
 
 
-def masked_std(values: Tensor, mask: Tensor | None = None) -> Tensor:
+def masked_std(
+    values: Tensor, mask: Tensor | None = None, importance: Tensor | None = None
+) -> Tensor:
     """Computes the population standard deviation over all valid entries, a scalar tensor.
 
     Args:
         values (Tensor): values of any shape; entries that are masked out may be non-finite.
         mask (Tensor, optional): boolean mask of valid entries, of the shape of ``values``.
+        importance (Tensor, optional): non-negative weights of the entries, of the shape of
+            ``values``.
 
     Examples:
         >>> masked_std(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
         tensor(1.)
     """
-    if mask is None:
+    if mask is None and importance is None:
         return values.std(correction=0)
-    count = mask.sum().clamp_min(1)
-    mean = torch.where(mask, values, 0.0).sum() / count
-    return (torch.where(mask, values - mean, 0.0).square().sum() / count).sqrt()
+    weight = torch.ones_like(values) if importance is None else importance
+    if mask is not None:
+        values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
+    # An empty mask has no deviation: the smallest divisor keeps it at 0.
+    total = weight.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    mean = (weight * values).sum() / total
+    return ((weight * (values - mean).square()).sum() / total).sqrt()
 
 
 def advantage_weight(
@@ -32,6 +40,7 @@ def advantage_weight(
     *,
     eps: float = 1e-6,
     mask: Tensor | None = None,
+    importance: Tensor | None = None,
 ) -> Tensor:
     """Computes the weight ``w = exp(eta * max(0, A) / (std(A) + eps))`` (paper, eq. 10).
 
@@ -45,6 +54,8 @@ def advantage_weight(
         eta (Tensor or float): how sharply the weight follows the advantage, non-negative.
         eps (float): keeps the division finite. Defaults to ``1e-6``.
         mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
+        importance (Tensor, optional): weights of the entries in the standard deviation, where
+            they were not drawn uniformly.
 
     Returns:
         Tensor: weights of the shape of ``advantage``, without gradient.
@@ -54,7 +65,7 @@ def advantage_weight(
         tensor([1.0000, 2.7183])
     """
     advantage = advantage.detach()
-    scale = masked_std(advantage, mask) + eps
+    scale = masked_std(advantage, mask, importance) + eps
     positive = advantage.clamp_min(0)
     if mask is not None:
         positive = torch.where(mask, positive, 0.0)

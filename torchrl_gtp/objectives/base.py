@@ -1,8 +1,9 @@
-"""What losses of a generative policy share: keys, checks of the input, masks."""
+"""What losses of a generative policy share: keys, checks of the input, masks, random draws."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
@@ -12,16 +13,25 @@ from torch import Tensor
 from torchrl.objectives.common import LossModule
 
 from torchrl_gtp.modules import GTPActor
+from torchrl_gtp.modules.sharing import share_parameters
 
 __all__ = ["PolicyLoss"]
+
+
+class Draw(NamedTuple):
+    """Random numbers that a loss draws for each sample: their distribution and shape."""
+
+    distribution: Literal["normal", "uniform"]
+    shape: tuple[int, ...]
 
 
 class PolicyLoss(LossModule):
     """Base of losses of a generative policy, with or without critics.
 
     It knows which entries the networks read, checks them, blanks padding and casts them to the
-    dtype of the parameters. Subclasses make the networks functional, set ``has_critic`` and
-    ``has_value_network``, and compute the losses.
+    dtype of the parameters, and it makes the random numbers of the losses, or takes them from the
+    input. Subclasses make the networks functional, list their draws in :meth:`_draws` and compute
+    the losses.
     """
 
     @dataclass
@@ -41,6 +51,16 @@ class PolicyLoss(LossModule):
                 Defaults to ``"td_error"``.
             priority_weight (NestedKey): importance weights of prioritised replay. Defaults to
                 ``"priority_weight"``.
+            sampling_weight (NestedKey): optional entry with the weights ``1 / (N p_i)`` of a
+                sampler that draws sample i of N with probability ``p_i``. They multiply all
+                errors, so that the losses estimate those of uniform draws without bias; in
+                contrast to ``priority_weight`` they are not normalised. Defaults to
+                ``"sampling_weight"``.
+            noise (NestedKey): optional entry with the random numbers of :meth:`draw_noise`, used
+                instead of fresh ones. Defaults to ``"loss_noise"``.
+            pad_mask (NestedKey, optional): entry [..., H] that is true at the padded actions of a
+                chunk, as TorchRL's ``ActionChunkTransform`` writes it under ``"action_is_pad"``.
+                Defaults to ``None``: chunks are not padded.
         """
 
         action: NestedKey = "action"
@@ -51,43 +71,26 @@ class PolicyLoss(LossModule):
         terminated: NestedKey = "terminated"
         priority: NestedKey = "td_error"
         priority_weight: NestedKey = "priority_weight"
+        sampling_weight: NestedKey = "sampling_weight"
+        noise: NestedKey = "loss_noise"
+        pad_mask: NestedKey | None = None
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
     actor_network: GTPActor
     actor_network_params: TensorDictParams
     target_actor_network_params: TensorDictParams
-    qvalue_network: TensorDictModule
-    qvalue_network_params: TensorDictParams
-    target_qvalue_network_params: TensorDictParams
-    value_network: TensorDictModule
-    value_network_params: TensorDictParams
-    target_value_network_params: TensorDictParams
-
-    has_critic: bool
-    has_value_network: bool
     _in_keys: list[NestedKey]
 
     def _set_in_keys(self) -> None:
-        if not self.has_critic:
-            self._in_keys = self._policy_keys
-            return
-        entries = (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated)
-        observations = [key for key in self._critic_keys if key != self.tensor_keys.action]
-        following = [_next(key) for key in (*observations, *entries)]
-        self._in_keys = [*self._critic_keys, *following]
+        self._in_keys = self._policy_keys
 
     @property
     def _policy_keys(self) -> list[NestedKey]:
-        """The entries of the present step that the policy's losses read."""
-        return list(dict.fromkeys([*self.actor_network.in_keys, self.tensor_keys.action]))
-
-    @property
-    def _critic_keys(self) -> list[NestedKey]:
-        """The entries of the present step that policy and critics read."""
-        keys = [*self._policy_keys, *self.qvalue_network.in_keys]
-        if self.has_value_network:
-            keys += self.value_network.in_keys
+        """The entries that the policy's losses read."""
+        keys = [*self.actor_network.in_keys, self.tensor_keys.action]
+        if self.tensor_keys.pad_mask is not None:
+            keys.append(self.tensor_keys.pad_mask)
         return list(dict.fromkeys(keys))
 
     @property
@@ -101,6 +104,17 @@ class PolicyLoss(LossModule):
     def in_keys(self, values: list[NestedKey]) -> None:
         self._in_keys = values
 
+    def target_actor(self) -> GTPActor:
+        """Returns an actor with the delayed (EMA) parameters, which is what one evaluates.
+
+        Its parameters share their memory with the loss, so that it follows every step of the
+        target updater; they need no gradient. Its number of jumps is its own. Ask again after
+        the loss was moved to another device or dtype.
+        """
+        actor = self.get_stateful_net("actor_network")
+        share_parameters(actor, self.target_actor_network_params)
+        return actor
+
     def _checked(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> TensorDictBase:
         """Checks that the entries are there and fit, and blanks those that a mask excludes."""
         missing = [key for key in keys if tensordict.get(key, default=None) is None]
@@ -113,14 +127,23 @@ class PolicyLoss(LossModule):
             )
 
         action, actor = tensordict.get(self.tensor_keys.action), self.actor_network
-        if action.shape[-1] != actor.action_dim or not action.is_floating_point():
+        event = actor.event_shape
+        if action.shape[-len(event) :] != event or not action.is_floating_point():
             raise ValueError(
-                f"The entry {self.tensor_keys.action!r} has {action.shape[-1]} dimensions of "
-                f"{action.dtype}, but the actor generates actions with {actor.action_dim} of a "
-                "floating-point type."
+                f"The entry {self.tensor_keys.action!r} has the shape {tuple(action.shape)} and "
+                f"the type {action.dtype}, but the actor generates actions {tuple(event)} of a "
+                "floating-point type: the last dimensions must agree."
             )
         if action.numel() == 0:
             raise ValueError(f"The batch is empty: the actions have shape {tuple(action.shape)}.")
+        leading = self._leading(tensordict)
+        for key in keys:
+            shape = tensordict.get(key).shape
+            if shape[: len(leading)] != leading:
+                raise ValueError(
+                    f"The entry {key!r} has the shape {tuple(shape)}, which does not begin with "
+                    f"the batch size {tuple(leading)} of the actions."
+                )
         expected = getattr(actor.flow_map.backbone, "condition_dim", None)
         condition_dim = sum(tensordict.get(key).shape[-1] for key in actor.in_keys)
         if expected is not None and condition_dim != expected:
@@ -132,20 +155,84 @@ class PolicyLoss(LossModule):
 
     def _blank_masked(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> TensorDictBase:
         """Puts zeros where a mask says so: padding may be NaN, which poisons every gradient."""
-        leading = tensordict.get(self.tensor_keys.action).shape[:-1]
+        leading = self._leading(tensordict)
         mask = self._validity_mask(tensordict, leading)
         if mask is None:
             return tensordict
         tensordict = tensordict.copy()
-        for key in (*keys, self.tensor_keys.priority_weight):
+        weights = (self.tensor_keys.priority_weight, self.tensor_keys.sampling_weight)
+        for key in (*keys, *weights):
             entry = tensordict.get(key, default=None)
             if entry is not None and entry.is_floating_point():
                 rows = mask.reshape(*leading, *(1,) * (entry.ndim - mask.ndim))
                 tensordict.set(key, torch.where(rows, entry, 0.0))
         return tensordict
 
+    def draw_noise(self, tensordict: TensorDictBase) -> TensorDict:
+        """Draws all random numbers that the loss needs for a batch.
+
+        Put into the batch under ``tensor_keys.noise``, they are used instead of fresh draws: then
+        eager, compiled and captured code give the same numbers, and so do the parts of a batch
+        that is split over processes.
+
+        Args:
+            tensordict (TensorDictBase): a batch with actions; not modified.
+
+        Returns:
+            TensorDict: the draws, with the batch size of the actions.
+        """
+        leading = self._leading(tensordict)
+        device = tensordict.get(self.tensor_keys.action).device
+        draws = {name: self._fresh(draw, leading, device) for name, draw in self._draws().items()}
+        return TensorDict(draws, batch_size=leading)
+
+    def _draws(self) -> dict[str, Draw]:
+        """The random numbers of one call, by name."""
+        return {}
+
+    def _draw(self, tensordict: TensorDictBase, name: str) -> Tensor:
+        """Returns the draw of that name: from the input where it has one, else a fresh one."""
+        leading, draw = self._leading(tensordict), self._draws()[name]
+        given = tensordict.get(self.tensor_keys.noise, default=None)
+        if given is None:
+            device = tensordict.get(self.tensor_keys.action).device
+            return self._fresh(draw, leading, device)
+        values = given.get(name, default=None)
+        if values is None or values.shape != (*leading, *draw.shape):
+            raise ValueError(
+                f"The entry {self.tensor_keys.noise!r} must hold {name!r} of shape "
+                f"{(*leading, *draw.shape)}, got "
+                f"{None if values is None else tuple(values.shape)}. Make it with draw_noise."
+            )
+        return values.to(self._dtype)
+
+    def _fresh(self, draw: Draw, leading: torch.Size, device: torch.device) -> Tensor:
+        sampler = torch.randn if draw.distribution == "normal" else torch.rand
+        return sampler((*leading, *draw.shape), dtype=self._dtype, device=device)
+
+    def _leading(self, tensordict: TensorDictBase) -> torch.Size:
+        """The batch size, read from the actions: that of a tensordict may be a guess."""
+        shape = tensordict.get(self.tensor_keys.action).shape
+        return shape[: len(shape) - len(self.actor_network.event_shape)]
+
     def _action(self, tensordict: TensorDictBase) -> Tensor:
-        return tensordict.get(self.tensor_keys.action).to(self._dtype)
+        """The actions as the flow map takes them: vectors, of chunks the concatenated actions."""
+        action = tensordict.get(self.tensor_keys.action).to(self._dtype)
+        return action.flatten(-len(self.actor_network.event_shape))
+
+    def _unpadded(self, tensordict: TensorDictBase) -> Tensor | None:
+        """True where an entry of :meth:`_action` is not padding; None if nothing can be."""
+        if self.tensor_keys.pad_mask is None:
+            return None
+        pad, event = tensordict.get(self.tensor_keys.pad_mask), self.actor_network.event_shape
+        expected = (*self._leading(tensordict), event[0])
+        if len(event) != 2 or pad.shape != expected or pad.dtype != torch.bool:
+            raise ValueError(
+                f"pad_mask {self.tensor_keys.pad_mask!r} must be boolean, true at padding and of "
+                f"the shape {expected} of chunks without their last dimension; got {pad.dtype} "
+                f"of shape {tuple(pad.shape)} for actions {tuple(event)}."
+            )
+        return ~pad.repeat_interleave(event[1], -1)
 
     def _condition(self, tensordict: TensorDictBase) -> Tensor:
         return self.actor_network.condition(tensordict).to(self._dtype)
@@ -185,10 +272,26 @@ class PolicyLoss(LossModule):
                 mask = entry if mask is None else mask & entry
         return mask
 
+    def _sampling_weight(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Reads the weights of a sampler that does not draw uniformly; None without one."""
+        weight = tensordict.get(self.tensor_keys.sampling_weight, default=None)
+        leading = self._leading(tensordict)
+        if weight is not None and weight.shape != leading:
+            raise ValueError(
+                f"The entry {self.tensor_keys.sampling_weight!r} must have the shape "
+                f"{tuple(leading)} of the batch, got {tuple(weight.shape)}."
+            )
+        return None if weight is None else weight.to(self._dtype)
+
+    def _reduce(self, error: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """Reduces errors of the shape of the batch to a loss, under the weights of the input."""
+        weight = self._sampling_weight(tensordict)
+        return self._reduce_loss(
+            error if weight is None else weight * error,
+            tensordict,
+            weights=self._maybe_get_priority_weight(tensordict),
+        )
+
     def _clear_param_weakrefs(self, *tensordicts: TensorDictBase) -> None:
         names = [f"{name}_params" for name in ("actor_network", "qvalue_network", "value_network")]
         self._clear_weakrefs(*tensordicts, *names, *(f"target_{name}" for name in names))
-
-
-def _next(key: NestedKey) -> NestedKey:
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)

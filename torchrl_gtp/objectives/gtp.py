@@ -21,7 +21,9 @@ from torchrl_gtp.flow_map import (
 )
 from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
-from torchrl_gtp.objectives.critic import ClippedDoubleQLoss
+from torchrl_gtp.objectives.base import Draw, PolicyLoss
+from torchrl_gtp.objectives.critic_protocol import Critic, check_critic, check_own_options
+from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
 
 __all__ = ["GTPLoss"]
 
@@ -36,14 +38,16 @@ class GTPLoss(ClippedDoubleQLoss):
 
     The actor is trained by ``loss_consistency + loss_flow`` (paper, eq. 7 to 9): a
     self-consistency of the flow map along the closed-form score approximation, and a denoising
-    error with factor ``lambda_flow``. With a critic, both are weighted by the advantage (eq. 10)
-    and the critics are trained by clipped double-Q learning (eq. 11); no gradient of Q reaches
-    the actor. Without a critic it is GTP-BC, which clones the behaviour and reads only
-    observations and actions.
+    error with factor ``lambda_flow``. With a critic, both are weighted by the advantage (eq. 10),
+    and no gradient of Q reaches the actor. Without a critic it is GTP-BC, which clones the
+    behaviour and reads only observations and actions.
+
+    The critic is either clipped double-Q learning (eq. 11) on the networks given here, or any
+    other :class:`~torchrl_gtp.objectives.Critic`, which brings its own networks.
 
     Calling the loss computes all terms from the present parameters. The paper's Algorithm 1
-    takes the critic's step first: for that, call :meth:`qvalue_loss` and :meth:`actor_loss` one
-    after the other, with the critic's step in between.
+    takes the critic's step first: for that, call :meth:`losses` and :meth:`actor_loss` one after
+    the other, with the critic's step in between.
 
     Args:
         actor_network (GTPActor): the policy.
@@ -54,6 +58,9 @@ class GTPLoss(ClippedDoubleQLoss):
             (default) takes V from policy samples, as the paper does.
 
     Keyword Args:
+        critic (Critic, optional): another critic, exclusive with ``qvalue_network``. It becomes a
+            submodule; where it has target networks, they need a
+            :class:`~torchrl_gtp.TargetUpdate`, which finds them. Defaults to ``None``.
         eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
         lambda_flow (float): factor of the flow term. Defaults to ``1.0``.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
@@ -62,7 +69,7 @@ class GTPLoss(ClippedDoubleQLoss):
             no bound. Defaults to ``100.0``.
         advantage_eps (float): added to the standard deviation of the advantages. Defaults to
             ``1e-6``.
-        time_sampler ("log_normal", "karras_grid" or TimeSampler): draws the times (t, u, s); the
+        time_sampler ("log_normal", "karras_grid" or TimeSampler): gives the times (t, u, s); the
             paper's is ``"karras_grid"``. Defaults to ``"log_normal"``.
         time_weight ("edm" or "none"): weight of a squared error over noise levels; the paper's is
             ``"none"``. Defaults to ``"edm"``.
@@ -75,46 +82,33 @@ class GTPLoss(ClippedDoubleQLoss):
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
             left alone, it stays in the middle of the schedule. Defaults to ``0.5``.
-        num_qvalue_nets (int): the number of Q-networks. Defaults to ``2``.
-        loss_function ("l2", "l1" or "smooth_l1"): distance of the TD loss. Defaults to ``"l2"``.
-        expectile (float): expectile of the value network. Defaults to ``0.9``.
-        num_value_samples (int): policy samples M for V(o). Defaults to ``1``.
-        num_backup_samples (int): policy samples at the next observation, of which the TD target
-            takes the best (max-Q backup). Defaults to ``1``.
-        policy_num_steps (int, optional): the number of jumps K of these samples. Defaults to what
-            ``actor_network.num_steps`` is at the time of the call.
-        delay_actor (bool): whether the policy has delayed (EMA) parameters. Defaults to ``True``.
-        delay_qvalue (bool): whether the Q-networks have. Defaults to ``True``.
-        separate_losses (bool): whether parameters that the critics share with the actor get no
-            gradient from the critics' losses. Defaults to ``False``.
-        deactivate_vmap (bool): whether to loop over the Q-networks. Defaults to ``False``.
-        use_prioritized_weights ("auto" or bool): whether to use importance weights of prioritised
-            replay where the input has them. Defaults to ``"auto"``.
-        reduction ("none", "mean" or "sum", optional): reduction of the losses over the batch.
-            With ``"none"`` the output has the batch size of the input and leaves out the
-            statistics of the whole batch (``weight_max``). Defaults to ``"mean"``.
+        **critic_options: further arguments of
+            :class:`~torchrl_gtp.objectives.ClippedDoubleQLoss`. Those that are not about its
+            critics (``delay_actor``, ``use_prioritized_weights``, ``reduction``) hold without
+            them too.
 
-    Outputs: ``loss_consistency``, ``loss_flow`` (times ``lambda_flow``); with a critic also
-    ``loss_qvalue``, ``loss_value`` where there is a value network, and, detached, the means of
-    ``advantage``, ``qvalue``, ``td_error`` and ``weight_mean`` over the batch, the largest weight
-    ``weight_max``, and the shares ``positive_share`` of positive advantages and ``clipped_share``
-    of bounded weights. The TD error of each sample is written into the input under
-    ``tensor_keys.priority``.
+    Outputs: ``loss_consistency``, ``loss_flow`` (times ``lambda_flow``); with a critic also its
+    own outputs (``loss_qvalue``, ``loss_value`` where there is a value network, ``qvalue``,
+    ``td_error``) and, detached, the means of ``advantage`` and ``weight_mean`` over the batch, the
+    largest weight ``weight_max``, and the shares ``positive_share`` of positive advantages and
+    ``clipped_share`` of bounded weights. With ``reduction="none"`` the output has the batch size
+    of the input and leaves out ``weight_max``. The TD error of each sample, where the critic gives
+    it, is written into the input under ``tensor_keys.priority``.
 
     Raises:
         ValueError: for options outside the ranges above; when called, for an empty batch or entries
             of another size than the networks'.
+        TypeError: if ``critic`` is not a :class:`~torchrl_gtp.objectives.Critic`.
         KeyError: when called, if the input lacks an entry of ``in_keys``.
 
     Examples:
         >>> import torch
         >>> from tensordict import TensorDict
         >>> from torchrl.data import Bounded
-        >>> from torchrl.objectives import SoftUpdate
-        >>> from torchrl_gtp import make_gtp_actor, make_qvalue
+        >>> from torchrl_gtp import TargetUpdate, make_gtp_actor, make_qvalue
         >>> actor = make_gtp_actor(observation_dim=4, action_spec=Bounded(-1, 1, (2,)))
         >>> loss = GTPLoss(actor, make_qvalue(observation_dim=4, action_dim=2), eta=1.0)
-        >>> updater = SoftUpdate(loss, tau=0.005)
+        >>> updater = TargetUpdate(loss, {"actor_network": 0.005, "qvalue_network": 0.01})
         >>> batch = TensorDict(
         ...     {
         ...         "observation": torch.randn(8, 4),
@@ -135,6 +129,7 @@ class GTPLoss(ClippedDoubleQLoss):
 
     _schedulable_buffers = frozenset({"eta", "lambda_flow", "max_weight", "progress"})
 
+    critic: Critic | None
     eta: Tensor
     lambda_flow: Tensor
     max_weight: Tensor
@@ -146,6 +141,7 @@ class GTPLoss(ClippedDoubleQLoss):
         qvalue_network: TensorDictModule | list[TensorDictModule] | None = None,
         value_network: TensorDictModule | None = None,
         *,
+        critic: Critic | None = None,
         eta: float = 1.0,
         lambda_flow: float = 1.0,
         max_weight: float | None = 100.0,
@@ -158,6 +154,11 @@ class GTPLoss(ClippedDoubleQLoss):
         **critic_options: Any,
     ) -> None:
         super().__init__(actor_network, qvalue_network, value_network, **critic_options)
+        if critic is not None:
+            check_critic(critic, self.reduction)
+            check_own_options(qvalue_network, critic_options)
+        self.critic = critic
+        self.has_critic = self.has_qvalue_network or critic is not None
         if isinstance(time_sampler, str):
             if time_sampler not in _TIME_SAMPLERS:
                 raise ValueError(
@@ -196,12 +197,68 @@ class GTPLoss(ClippedDoubleQLoss):
         self.register_coeff_buffer("lambda_flow", lambda_flow, dtype=dtype, device=device)
         self.register_coeff_buffer("max_weight", max_weight, dtype=dtype, device=device)
         self.register_coeff_buffer("progress", progress, dtype=dtype, device=device)
+        self._set_in_keys()
+        critic_keys = self.out_keys if critic is None else critic.out_keys
+        losses = [key for key in critic_keys if str(key).startswith("loss_")]
+        diagnostics = [key for key in critic_keys if key not in losses]
         self.out_keys = ["loss_consistency", "loss_flow"]
         if self.has_critic:
-            losses = ["loss_qvalue"] + ["loss_value"] * self.has_value_network
-            means = ["advantage", "qvalue", "td_error", "weight_mean", "positive_share"]
+            weights = ["weight_mean", "positive_share", "clipped_share"]
             batch = [] if self.reduction == "none" else ["weight_max"]
-            self.out_keys = [*self.out_keys, *losses, *means, "clipped_share", *batch]
+            self.out_keys += [*losses, "advantage", *diagnostics, *weights, *batch]
+
+    def _set_in_keys(self) -> None:
+        super()._set_in_keys()
+        critic = getattr(self, "critic", None)
+        if critic is not None:
+            self._in_keys = list(dict.fromkeys([*self._in_keys, *critic.in_keys]))
+
+    def _draws(self) -> dict[str, Draw]:
+        action = (self.actor_network.flat_dim,)
+        return {
+            **super()._draws(),
+            "consistency_times": Draw("uniform", (2,)),
+            "consistency_noise": Draw("normal", action),
+            "flow_time": Draw("uniform", (1,)),
+            "flow_noise": Draw("normal", action),
+        }
+
+    def draw_noise(self, tensordict: TensorDictBase) -> TensorDict:
+        """Draws all random numbers of the policy's losses and of the critic; see the base class."""
+        noise = super().draw_noise(tensordict)
+        if isinstance(self.critic, PolicyLoss):
+            noise.update(self.critic.draw_noise(tensordict))
+        return noise
+
+    def losses(self, tensordict: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Computes the losses of the critic; see :class:`~torchrl_gtp.objectives.Critic`.
+
+        Raises:
+            ValueError: for a loss without a critic.
+        """
+        if self.critic is None:
+            return super().losses(tensordict)
+        # A shallow copy, because a critic may write into its input.
+        return self.critic.losses(tensordict.copy())
+
+    @torch.no_grad()
+    def advantage(self, tensordict: TensorDictBase) -> Tensor:
+        """Computes the advantage of each sample, without gradient, as the critic defines it.
+
+        Args:
+            tensordict (TensorDictBase): a batch with observations and actions; not modified.
+
+        Returns:
+            Tensor: advantages of the shape of the batch.
+
+        Raises:
+            ValueError: for a loss without a critic.
+        """
+        if self.critic is None:
+            return super().advantage(tensordict)
+        advantage = self.critic.advantage(tensordict.copy()).to(self._dtype)
+        leading = self._leading(tensordict)
+        return advantage.squeeze(-1) if advantage.shape == (*leading, 1) else advantage
 
     def weight(
         self, tensordict: TensorDictBase, advantage: Tensor | None = None
@@ -222,7 +279,7 @@ class GTPLoss(ClippedDoubleQLoss):
             return None, {}
         if advantage is None:
             advantage = self.advantage(tensordict)
-        leading = self._action(tensordict).shape[:-1]
+        leading = self._leading(tensordict)
         if advantage.shape != leading:
             raise ValueError(
                 f"advantage must have the shape {tuple(leading)} of the batch, got "
@@ -233,6 +290,7 @@ class GTPLoss(ClippedDoubleQLoss):
             self.eta,
             eps=self.advantage_eps,
             mask=self._validity_mask(tensordict, leading),
+            importance=self._sampling_weight(tensordict),
         )
         weight = torch.minimum(unbounded, self.max_weight)
         return weight, {
@@ -258,16 +316,19 @@ class GTPLoss(ClippedDoubleQLoss):
         tensordict = self._checked(tensordict, self._policy_keys)
         action, condition = self._action(tensordict), self._condition(tensordict)
         flow_map = self.actor_network.flow_map
-        times = self.time_sampler(action, self.progress, flow_map.noise_levels)
+        times = self.time_sampler(
+            self._draw(tensordict, "consistency_times"), self.progress, flow_map.noise_levels
+        )
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             error = consistency_error(
                 flow_map,
                 self._teacher_map,
                 action,
-                torch.randn_like(action),
+                self._draw(tensordict, "consistency_noise"),
                 times,
                 condition,
                 time_weight=self.time_weight,
+                valid=self._unpadded(tensordict),
             )
         if self.robust_power:
             error = error * robust_weight(error / action.shape[-1], self.robust_power)
@@ -289,15 +350,18 @@ class GTPLoss(ClippedDoubleQLoss):
         tensordict = self._checked(tensordict, self._policy_keys)
         action, condition = self._action(tensordict), self._condition(tensordict)
         flow_map = self.actor_network.flow_map
-        t = self.time_sampler.start(action, self.progress, flow_map.noise_levels)
+        t = self.time_sampler.start(
+            self._draw(tensordict, "flow_time"), self.progress, flow_map.noise_levels
+        )
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             error = flow_error(
                 flow_map,
                 action,
-                torch.randn_like(action),
+                self._draw(tensordict, "flow_noise"),
                 t,
                 condition,
                 time_weight=self.time_weight,
+                valid=self._unpadded(tensordict),
             )
         return self.lambda_flow * self._weighted_loss(error, tensordict, weight), {}
 
@@ -333,32 +397,23 @@ class GTPLoss(ClippedDoubleQLoss):
             TensorDictBase: the entries ``out_keys``.
         """
         written, tensordict = tensordict, self._checked(tensordict, self.in_keys)
-        out: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         diagnostics: dict[str, Tensor] = {}
-        advantage = None
         if self.has_critic:
-            out["loss_qvalue"], diagnostics = self.qvalue_loss(tensordict)
-            written.set(self.tensor_keys.priority, diagnostics["td_error"])
-        if self.has_value_network:
-            out["loss_value"], value_metadata = self.value_loss(tensordict)
-            advantage = value_metadata["advantage"]
-        _, metadata = self.actor_loss(tensordict, advantage)
-        out["loss_consistency"] = metadata.pop("loss_consistency")
-        out["loss_flow"] = metadata.pop("loss_flow")
-        diagnostics.update(metadata)
-        if self.reduction == "none":
-            out.update(diagnostics)
-        elif self.has_critic:
-            for name, value in diagnostics.items():
-                out[name] = self._reduce_loss(value, tensordict, reduction="mean")
+            losses, diagnostics = self.losses(tensordict)
+            if "td_error" in diagnostics:
+                written.set(self.tensor_keys.priority, diagnostics["td_error"])
+        _, metadata = self.actor_loss(tensordict, diagnostics.get("advantage"))
+        losses["loss_consistency"] = metadata.pop("loss_consistency")
+        losses["loss_flow"] = metadata.pop("loss_flow")
+        if "weight_max" in self.out_keys_source:
             weight = metadata["weight_mean"]
             mask = self._validity_mask(tensordict, weight.shape)
-            out["weight_max"] = (weight if mask is None else torch.where(mask, weight, 1.0)).amax()
-        leading = self._action(tensordict).shape[:-1]
-        batch_size = leading if self.reduction == "none" else []
-        td_out = TensorDict({key: out[key] for key in self.out_keys_source}, batch_size=batch_size)
-        self._clear_param_weakrefs(written, tensordict, td_out)
-        return td_out
+            metadata["weight_max"] = (
+                weight if mask is None else torch.where(mask, weight, 1.0)
+            ).amax()
+        self._clear_param_weakrefs(written)
+        return self._output(tensordict, losses, {**diagnostics, **metadata})
 
     def _teacher_map(
         self, action_u: Tensor, u: Tensor, s: Tensor, condition: Tensor | None
@@ -388,8 +443,6 @@ class GTPLoss(ClippedDoubleQLoss):
                 )
             # Multiplied here, not passed as importance weights: those would be normalised.
             error = weight * error
-        loss = self._reduce_loss(
-            error, tensordict, weights=self._maybe_get_priority_weight(tensordict)
-        )
+        loss = self._reduce(error, tensordict)
         self._clear_param_weakrefs(tensordict)
         return loss
