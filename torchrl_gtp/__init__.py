@@ -9,7 +9,7 @@ from torchrl_gtp.modules import (
     make_qvalue,
     make_value,
 )
-from torchrl_gtp.objectives import GTPLoss, paper_options
+from torchrl_gtp.objectives import GTPLoss, TargetUpdate, paper_options
 
 __all__ = [
     "CandidateActor",
@@ -17,6 +17,7 @@ __all__ = [
     "GTPActor",
     "GTPLoss",
     "NoiseLevels",
+    "TargetUpdate",
     "make_actor_critic",
     "make_gtp_actor",
     "make_qvalue",
