@@ -93,6 +93,7 @@ def make_qvalue(
     action_dim: int,
     *,
     chunk_length: int | None = None,
+    num_quantiles: int = 1,
     observation_keys: Sequence[NestedKey] = ("observation",),
     action_key: NestedKey = "action",
     hidden_sizes: Sequence[int] = (256, 256, 256),
@@ -105,6 +106,8 @@ def make_qvalue(
         action_dim (int): size A of one action.
         chunk_length (int, optional): the number H of actions in a chunk, for values ``Q(o, chunk)``
             of chunks [..., H, A]. Defaults to ``None``: actions [..., A].
+        num_quantiles (int): the number of values that the network gives: more than one for the
+            quantiles of :class:`~torchrl_gtp.objectives.TruncatedQuantileLoss`. Defaults to ``1``.
         observation_keys (sequence of NestedKey): observation entries. Defaults to
             ``("observation",)``.
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
@@ -113,7 +116,10 @@ def make_qvalue(
         activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
 
     Returns:
-        ValueOperator: writes ``state_action_value`` [..., 1].
+        ValueOperator: writes ``state_action_value`` [..., num_quantiles].
+
+    Raises:
+        ValueError: if ``num_quantiles`` is smaller than 1.
 
     Examples:
         >>> import torch
@@ -125,11 +131,14 @@ def make_qvalue(
         torch.Size([8, 1])
     """
     chunk_length = checked_chunk_length(chunk_length)
+    if num_quantiles < 1:
+        raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}.")
     return ValueOperator(
         _value_mlp(
             observation_dim + action_dim * (chunk_length or 1),
             hidden_sizes,
             activation,
+            out_features=num_quantiles,
             mlp_class=MLP if chunk_length is None else _ChunkMLP,
         ),
         in_keys=[*checked_keys(observation_keys), unravel_key(action_key)],
@@ -236,11 +245,13 @@ def _value_mlp(
     in_features: int,
     hidden_sizes: Sequence[int],
     activation: type[nn.Module],
+    *,
+    out_features: int = 1,
     mlp_class: type[MLP] = MLP,
 ) -> MLP:
     return mlp_class(
         in_features=in_features,
-        out_features=1,
+        out_features=out_features,
         num_cells=list(hidden_sizes),
         activation_class=activation,
     )

@@ -233,9 +233,9 @@ class ActorCriticLoss(PolicyLoss):
             )
         return outputs
 
-    def _sample_policy(
+    def _policy_actions(
         self, tensordict: TensorDictBase, noise: Tensor, smoothing: Tensor | None = None
-    ) -> TensorDict:
+    ) -> Tensor:
         """Samples the delayed policy M times for each observation.
 
         Args:
@@ -244,7 +244,7 @@ class ActorCriticLoss(PolicyLoss):
             smoothing: noise of that shape, added to the actions.
 
         Returns:
-            What the Q-networks read, batch size [M, ...].
+            Actions [M, ..., *event_shape].
         """
         actor, noise = self.actor_network, noise.movedim(-2, 0)
         condition = actor.condition(tensordict)
@@ -255,7 +255,7 @@ class ActorCriticLoss(PolicyLoss):
             if smoothing is not None:
                 smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
                 action = (action + smoothing).clamp(actor.low, actor.high)
-        return self._with_actions(tensordict, action)
+        return action
 
     def _with_actions(self, tensordict: TensorDictBase, action: Tensor) -> TensorDict:
         """Puts actions [M, ..., A] beside the observations that the Q-networks read."""

@@ -20,8 +20,9 @@ __all__ = ["Critic"]
 class Critic(Protocol):
     """A critic for :class:`~torchrl_gtp.GTPLoss`: its losses, and an advantage for a batch.
 
-    The advantage is all that the policy needs. Any ``LossModule`` with these two methods is a
-    critic; :class:`~torchrl_gtp.objectives.LossCritic` makes one of a loss that has neither.
+    The advantage is all that the policy needs. Any object with these two methods is a critic, a
+    module if it has parameters; :class:`~torchrl_gtp.objectives.LossCritic` makes one of a
+    ``LossModule`` that has neither.
 
     Attributes:
         in_keys: the entries of the batch that the critic reads, those of the next step with
@@ -30,19 +31,18 @@ class Critic(Protocol):
             with ``loss_``, the others are diagnostics.
 
     Examples:
-        >>> import torch
+        >>> from torch import nn
         >>> from torchrl.data import Bounded
         >>> from torchrl_gtp import GTPLoss, make_gtp_actor, make_qvalue
-        >>> class ReturnCritic(LossModule):
+        >>> class ReturnCritic(nn.Module):
         ...     in_keys, out_keys = ["observation", "action", "return"], ["loss_qvalue"]
         ...
-        ...     def __init__(self, qvalue_network):
+        ...     def __init__(self, qvalue):
         ...         super().__init__()
-        ...         self.convert_to_functional(qvalue_network, "qvalue_network")
+        ...         self.qvalue = qvalue
         ...
-        ...     def error(self, td):  # of Q, of which we know a sample: the return that followed
-        ...         with self.qvalue_network_params.to_module(self.qvalue_network):
-        ...             return td["return"] - self.qvalue_network(td)["state_action_value"]
+        ...     def error(self, td):  # of Q, which is the mean of the return that follows
+        ...         return td["return"] - self.qvalue(td.copy())["state_action_value"]
         ...
         ...     def losses(self, td):
         ...         return {"loss_qvalue": self.error(td).square().mean()}, {}

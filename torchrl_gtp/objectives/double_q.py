@@ -153,13 +153,11 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         self.num_backup_samples = num_backup_samples
         self.policy_noise = policy_noise
         self.noise_clip = noise_clip
-        self.out_keys = [*self._loss_keys, *self._diagnostic_keys]
+        self.out_keys = [*self._loss_keys(), *self._diagnostic_keys()]
 
-    @property
     def _loss_keys(self) -> list[str]:
         return ["loss_qvalue"] * self.has_qvalue_network + ["loss_value"] * self.has_value_network
 
-    @property
     def _diagnostic_keys(self) -> list[str]:
         return ["qvalue", "td_error"] * self.has_qvalue_network
 
@@ -196,9 +194,9 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         if self.policy_noise:
             smoothing = self.policy_noise * self._draw(tensordict, "policy_noise")
             smoothing = smoothing.clamp(-self.noise_clip, self.noise_clip)
-        return self._sample_policy(
-            tensordict.get("next"), self._draw(tensordict, "backup"), smoothing
-        )
+        following = tensordict.get("next")
+        action = self._policy_actions(following, self._draw(tensordict, "backup"), smoothing)
+        return self._with_actions(following, action)
 
     @torch.no_grad()
     def _next_value(self, tensordict: TensorDictBase) -> Tensor:
@@ -308,8 +306,9 @@ class ClippedDoubleQLoss(ActorCriticLoss):
             value = self._state_value(tensordict)
         else:
             params = self.qvalue_network_params
-            samples = self._sample_policy(tensordict, self._draw(tensordict, "value"))
-            value = self._ensemble_qvalue(self._qvalues(samples, params)).mean(0)
+            action = self._policy_actions(tensordict, self._draw(tensordict, "value"))
+            samples = self._qvalues(self._with_actions(tensordict, action), params)
+            value = self._ensemble_qvalue(samples).mean(0)
         return self._ensemble_qvalue(self._data_qvalues(tensordict, params)) - value
 
     def losses(self, tensordict: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
