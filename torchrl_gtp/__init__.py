@@ -3,7 +3,9 @@
 from torchrl_gtp.flow_map import FlowMap, NoiseLevels
 from torchrl_gtp.modules import (
     CandidateActor,
+    CapturedPolicy,
     GTPActor,
+    WarmStartActor,
     make_actor_critic,
     make_gtp_actor,
     make_qvalue,
@@ -13,11 +15,13 @@ from torchrl_gtp.objectives import GTPLoss, TargetUpdate, paper_options
 
 __all__ = [
     "CandidateActor",
+    "CapturedPolicy",
     "FlowMap",
     "GTPActor",
     "GTPLoss",
     "NoiseLevels",
     "TargetUpdate",
+    "WarmStartActor",
     "make_actor_critic",
     "make_gtp_actor",
     "make_qvalue",

@@ -56,9 +56,7 @@ class NoiseLevels:
         Returns:
             Tensor: noise levels of the same shape, dtype and device.
         """
-        start = self.sigma_max ** (1 / self.rho)
-        end = self.sigma_min ** (1 / self.rho)
-        return (start + position * (end - start)) ** self.rho
+        return self._spaced(position, self.sigma_max, self.sigma_min)
 
     def karras(
         self,
@@ -76,30 +74,55 @@ class NoiseLevels:
         self,
         num_steps: int,
         *,
+        start: float | Tensor | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Returns the times ``t_0 > ... > t_K = 0`` of a K-jump sampler (paper, eq. 12).
 
-        These are K + 1 Karras levels of which the last is replaced by 0, so that the sampler
-        ends on the data.
+        These are K + 1 levels, spaced after Karras between ``t_0`` and ``sigma_min``, of which
+        the last is replaced by 0, so that the sampler ends on the data.
 
         Args:
             num_steps (int): the number of jumps K, at least 1.
+            start (float or Tensor, optional): the level ``t_0`` to start from, in
+                [0, ``sigma_max``]. A tensor may have any shape; its values are clamped to that
+                range, because a test of them would stall an accelerator. Below ``sigma_min`` all
+                jumps but the last stay at ``t_0``. Defaults to ``sigma_max``.
             device (torch.device, optional): device of the result.
             dtype (torch.dtype, optional): dtype of the result.
 
         Returns:
-            Tensor: the times, shape [K + 1].
+            Tensor: the times, shape [K + 1], or [K + 1, *S] for ``start`` of shape S.
 
         Raises:
-            ValueError: if ``num_steps`` is smaller than 1.
+            ValueError: if ``num_steps`` is smaller than 1, or ``start`` is a number out of range.
+
+        Examples:
+            >>> [round(time, 3) for time in NoiseLevels().jump_times(2, start=1.0).tolist()]
+            [1.0, 0.087, 0.0]
         """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 jump, got {num_steps}.")
-        times = self.karras(num_steps + 1, device=device, dtype=dtype)
+        position = torch.linspace(0.0, 1.0, num_steps + 1, device=device, dtype=dtype)
+        if start is None:
+            times = self.at(position)
+        elif isinstance(start, Tensor):
+            start = start.to(device=device, dtype=dtype).clamp(0.0, self.sigma_max)
+            end = start.clamp_max(self.sigma_min)
+            times = self._spaced(position.reshape(-1, *(1,) * start.ndim), start, end)
+        else:
+            if not 0.0 <= start <= self.sigma_max:
+                raise ValueError(
+                    f"start must be a noise level in [0, sigma_max={self.sigma_max}], got {start}."
+                )
+            times = self._spaced(position, start, min(start, self.sigma_min))
         times[-1] = 0.0
         return times
+
+    def _spaced(self, position: Tensor, start: float | Tensor, end: float | Tensor) -> Tensor:
+        root = start ** (1 / self.rho)
+        return (root + position * (end ** (1 / self.rho) - root)) ** self.rho
 
 
 def doubling_curriculum(progress: Tensor, first: int = 10, last: int = 1280) -> Tensor:

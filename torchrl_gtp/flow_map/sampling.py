@@ -15,9 +15,16 @@ __all__ = ["few_step_sample", "ode_sample", "solve_ode"]
 
 
 def few_step_sample(
-    flow_map: FlowMap, noise: Tensor, condition: Tensor | None, times: Tensor
+    flow_map: FlowMap,
+    noise: Tensor,
+    condition: Tensor | None,
+    times: Tensor,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Takes noise to data in K deterministic jumps (paper, eq. 12).
+
+    With ``start`` it is a warm start: the jumps begin at ``start + t_0 z``, for instance at the
+    action before with a little noise.
 
     Args:
         flow_map (FlowMap): the flow map.
@@ -25,7 +32,9 @@ def few_step_sample(
             noise is added between the jumps.
         condition (Tensor, optional): condition [..., C].
         times (Tensor): decreasing times ``t_0 > ... > t_K`` [K + 1], as made by
-            :meth:`NoiseLevels.jump_times`.
+            :meth:`NoiseLevels.jump_times`; or one row for each sample, [K + 1, ..., 1].
+        start (Tensor, optional): actions [..., A] to start from. Defaults to zero, which is right
+            for ``t_0 = sigma_max``.
 
     Returns:
         Tensor: actions [..., A], not clamped.
@@ -38,6 +47,8 @@ def few_step_sample(
         torch.Size([8, 2])
     """
     action = times[0] * noise
+    if start is not None:
+        action = start + action
     for t, s in itertools.pairwise(times):
         shape = (*action.shape[:-1], 1)
         action = flow_map(action, t.expand(shape), s.expand(shape), condition)

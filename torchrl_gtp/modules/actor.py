@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -14,8 +15,14 @@ from torchrl.data import TensorSpec
 
 from torchrl_gtp.flow_map import FlowMap, few_step_sample
 from torchrl_gtp.keys import checked_keys
-from torchrl_gtp.modules.bounds import action_bounds
-from torchrl_gtp.modules.checks import checked_chunk_length, checked_num_steps
+from torchrl_gtp.modules.bounds import checked_bounds
+from torchrl_gtp.modules.checks import (
+    check_alike,
+    check_input,
+    checked_chunk_length,
+    checked_num_steps,
+    is_capturing,
+)
 
 __all__ = ["GTPActor"]
 
@@ -29,6 +36,11 @@ class GTPActor(TensorDictModuleBase):
     normal noise is drawn; under every deterministic type the jumps start from zero noise, which
     gives one reproducible action but is no sample of the policy. An entry ``noise`` of the
     action's shape in the input replaces the draw in both cases.
+
+    Entries ``start_action`` (the action's shape) and ``start_level`` (t, [] or [..., 1]) in the
+    input make a warm start: the jumps go from ``start_action + t z`` at noise level t to 0.
+    ``t = sigma_max`` with a start of zero is the usual start from pure noise, so rows of one
+    batch may differ. :class:`~torchrl_gtp.WarmStartActor` fills them in from step to step.
 
     With ``chunk_length`` H the policy generates chunks [..., H, A] of H consecutive actions at
     once. The flow map then works on the flattened vector of H A numbers, each action has the same
@@ -51,9 +63,14 @@ class GTPActor(TensorDictModuleBase):
         action_key (NestedKey): entry to write the action to. Defaults to ``"action"``.
         noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
             ``"noise"``.
+        start_key (NestedKey): optional input entry with actions to start from. Defaults to
+            ``"start_action"``.
+        start_level_key (NestedKey): optional input entry with their noise level. Defaults to
+            ``"start_level"``.
         num_steps (int): the number of jumps K; it may be changed at any time through the
-            attribute of that name, or for one call through ``actor(td, num_steps=K)``. Defaults
-            to ``5``.
+            attribute of that name, or for one call through ``actor(td, num_steps=K)``. A compiled
+            actor compiles once for each K; a CUDA graph cannot follow, so the attribute cannot be
+            changed after a capture (see :class:`~torchrl_gtp.CapturedPolicy`). Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once. Defaults to
             ``None``: one action [..., A], without a dimension of chunks.
 
@@ -81,6 +98,7 @@ class GTPActor(TensorDictModuleBase):
 
     low: Tensor
     high: Tensor
+    _num_steps: int
 
     def __init__(
         self,
@@ -92,24 +110,13 @@ class GTPActor(TensorDictModuleBase):
         observation_keys: Sequence[NestedKey] = ("observation",),
         action_key: NestedKey = "action",
         noise_key: NestedKey = "noise",
+        start_key: NestedKey = "start_action",
+        start_level_key: NestedKey = "start_level",
         num_steps: int = 5,
         chunk_length: int | None = None,
     ) -> None:
         super().__init__()
-        if action_spec is not None and low is None and high is None:
-            low, high = action_bounds(action_spec, action_key)
-        elif action_spec is not None or low is None or high is None:
-            raise ValueError(
-                "The bounds must come either from action_spec or from both low and high, got "
-                f"action_spec={action_spec}, low={low} and high={high}."
-            )
-        dtype = flow_map.sigma_data.dtype
-        low, high = torch.as_tensor(low, dtype=dtype), torch.as_tensor(high, dtype=dtype)
-        if low.ndim != 1 or low.shape != high.shape or not bool((low < high).all()):
-            raise ValueError(
-                "low and high must be vectors of one shape [A] with low < high everywhere, got "
-                f"low={low.tolist()} and high={high.tolist()}."
-            )
+        low, high = checked_bounds(action_spec, action_key, low, high, flow_map.sigma_data.dtype)
         self.chunk_length = checked_chunk_length(chunk_length)
         flat_dim = low.numel() * (self.chunk_length or 1)
         if flow_map.sigma_data.numel() not in (1, flat_dim):
@@ -119,11 +126,14 @@ class GTPActor(TensorDictModuleBase):
                 + f" has {flat_dim} dimensions: give one number, or one for each."
             )
         self.flow_map = flow_map
-        self.register_buffer("low", low.clone())
-        self.register_buffer("high", high.clone())
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
         self.in_keys = checked_keys(observation_keys)
         self.out_keys = [unravel_key(action_key)]
         self.noise_key = noise_key
+        self.start_key = start_key
+        self.start_level_key = start_level_key
+        self._is_captured = False
         self.num_steps = num_steps
 
     @property
@@ -159,13 +169,26 @@ class GTPActor(TensorDictModuleBase):
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
-        self._num_steps = checked_num_steps(value)
+        value = checked_num_steps(value)
+        if self._is_captured and value != self._num_steps:
+            raise RuntimeError(
+                f"num_steps={value} would have no effect: a CUDA graph has captured this actor "
+                f"with num_steps={self._num_steps}. Use CapturedPolicy, which keeps one graph for "
+                "each number of jumps, or change a copy (copy.deepcopy) and capture that."
+            )
+        self._num_steps = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # No graph knows the copy.
+        return {**self.__dict__, "_is_captured": False}
 
     def condition(self, tensordict: TensorDictBase) -> Tensor:
         """Concatenates the observation entries of ``tensordict`` to the condition [..., C].
 
         Raises:
             KeyError: if an observation entry is missing.
+            ValueError: if the entries differ in leading dimensions or device, or one has no
+                dimension for its values.
         """
         observations = []
         for key in self.in_keys:
@@ -177,10 +200,17 @@ class GTPActor(TensorDictModuleBase):
                     "observation_keys."
                 )
             observations.append(observation)
+        check_alike(self.in_keys, observations, tensordict.batch_dims)
         return observations[0] if len(observations) == 1 else torch.cat(observations, -1)
 
     def sample(
-        self, condition: Tensor, noise: Tensor | None = None, num_steps: int | None = None
+        self,
+        condition: Tensor,
+        noise: Tensor | None = None,
+        num_steps: int | None = None,
+        *,
+        start: Tensor | None = None,
+        start_level: float | Tensor | None = None,
     ) -> Tensor:
         """Samples actions for given conditions.
 
@@ -190,29 +220,50 @@ class GTPActor(TensorDictModuleBase):
                 given.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
+            start (Tensor, optional): actions [..., *event_shape] for a warm start from
+                ``start + t z``, for instance those of the step before.
+            start_level (float or Tensor, optional): the noise level t of that start, a number or
+                a tensor [] or [..., 1]; as ``start`` of
+                :meth:`~torchrl_gtp.NoiseLevels.jump_times`. Required with ``start``.
 
         Returns:
             Tensor: actions [..., *event_shape] within the bounds.
 
         Raises:
-            ValueError: if ``noise`` has another shape, or ``num_steps`` is smaller than 1.
+            ValueError: if an argument has another shape or is on another device than the actor,
+                if only one of ``start`` and ``start_level`` is given, or if ``num_steps`` or
+                ``start_level`` is out of range.
         """
-        shape = (*condition.shape[:-1], *self.event_shape)
-        dtype, device = self.low.dtype, condition.device
-        condition = condition.to(dtype)
+        batch, dtype, device = condition.shape[:-1], self.low.dtype, self.low.device
+        shape = (*batch, *self.event_shape)
+        if (start is None) != (start_level is None):
+            raise ValueError(
+                "A warm start needs both start (actions) and start_level (their noise level); got "
+                f"only {'start_level' if start is None else 'start'}."
+            )
+        check_input("condition", condition, device)
+        check_input("noise", noise, device, shape)
+        check_input("start", start, device, shape)
+        check_input("start_level", start_level, device, (), (*batch, 1))
+        if num_steps is None:
+            num_steps = self.num_steps
+            if is_capturing(device):
+                self._is_captured = True
+        times = self.flow_map.noise_levels.jump_times(
+            checked_num_steps(num_steps), start=start_level, dtype=dtype, device=device
+        )
         if noise is None:
             noise = torch.randn(shape, dtype=dtype, device=device)
-        elif noise.shape != shape:
-            raise ValueError(
-                f"noise must have the shape {shape} of the actions, got {tuple(noise.shape)}."
-            )
-        noise = noise.to(dtype)
-        num_steps = self.num_steps if num_steps is None else checked_num_steps(num_steps)
-        times = self.flow_map.noise_levels.jump_times(num_steps, dtype=dtype, device=device)
         # The flow map knows vectors only: [..., A] stays as it is, [..., H, A] becomes [..., H A].
-        flat_noise = noise.flatten(-len(self.event_shape))
-        flat_action = few_step_sample(self.flow_map, flat_noise, condition, times)
-        return torch.clamp(flat_action.unflatten(-1, self.event_shape), self.low, self.high)
+        event_dims = len(self.event_shape)
+        action = few_step_sample(
+            self.flow_map,
+            noise.to(dtype).flatten(-event_dims),
+            condition.to(dtype),
+            times,
+            start if start is None else start.to(dtype).flatten(-event_dims),
+        )
+        return torch.clamp(action.unflatten(-1, self.event_shape), self.low, self.high)
 
     @dispatch(auto_batch_size=False)
     def forward(
@@ -221,6 +272,8 @@ class GTPActor(TensorDictModuleBase):
         *,
         noise: Tensor | None = None,
         num_steps: int | None = None,
+        start: Tensor | None = None,
+        start_level: float | Tensor | None = None,
     ) -> TensorDictBase:
         """Writes an action to ``tensordict``.
 
@@ -231,6 +284,10 @@ class GTPActor(TensorDictModuleBase):
                 entry.
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
+            start (Tensor, optional): actions [..., *event_shape] for a warm start, instead of the
+                entry ``start_key``.
+            start_level (float or Tensor, optional): their noise level, instead of the entry
+                ``start_level_key``.
 
         Returns:
             TensorDictBase: the input with the action entry.
@@ -238,7 +295,11 @@ class GTPActor(TensorDictModuleBase):
         condition = self.condition(tensordict)
         if noise is None:
             noise = tensordict.get(self.noise_key, default=None)
+        if start is None:
+            start = tensordict.get(self.start_key, default=None)
+        if start_level is None:
+            start_level = tensordict.get(self.start_level_key, default=None)
         if noise is None and interaction_type() not in (None, InteractionType.RANDOM):
             noise = self.low.new_zeros((*condition.shape[:-1], *self.event_shape))
-        action = self.sample(condition, noise, num_steps)
+        action = self.sample(condition, noise, num_steps, start=start, start_level=start_level)
         return tensordict.set(self.action_key, action)
