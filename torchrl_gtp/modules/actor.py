@@ -42,12 +42,11 @@ class GTPActor(TensorDictModuleBase):
     ``t = sigma_max`` with a start of zero is the usual start from pure noise, so rows of one
     batch may differ. :class:`~torchrl_gtp.WarmStartActor` fills them in from step to step.
 
-    With ``chunk_length`` H the policy generates chunks [..., H, A] of H consecutive actions at
-    once. The flow map then works on the flattened vector of H A numbers, each action has the same
-    bounds, and noise has the shape of a chunk. TorchRL executes chunks:
+    With ``chunk_length`` H the policy generates chunks [..., H, A] of H consecutive actions, and
+    noise has that shape too. The flow map works on the flattened vector. TorchRL executes chunks:
     :class:`~torchrl.modules.tensordict_module.MultiStepActorWrapper` around the actor hands out
-    one action per step, and :class:`~torchrl.envs.transforms.MultiAction` on the environment runs
-    a whole chunk in one outer step.
+    one action per step (in a batched environment with an ``InitTracker``), and
+    :class:`~torchrl.envs.transforms.MultiAction` on the environment runs a chunk in one step.
 
     Args:
         flow_map (FlowMap): the flow map of actions given observations.
@@ -68,9 +67,9 @@ class GTPActor(TensorDictModuleBase):
         start_level_key (NestedKey): optional input entry with their noise level. Defaults to
             ``"start_level"``.
         num_steps (int): the number of jumps K; it may be changed at any time through the
-            attribute of that name, or for one call through ``actor(td, num_steps=K)``. A compiled
-            actor compiles once for each K; a CUDA graph cannot follow, so the attribute cannot be
-            changed after a capture (see :class:`~torchrl_gtp.CapturedPolicy`). Defaults to ``5``.
+            attribute of that name, or for one call through ``actor(td, num_steps=K)``; but not
+            after a capture in a CUDA graph, which would ignore it (see
+            :class:`~torchrl_gtp.CapturedPolicy`). Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once. Defaults to
             ``None``: one action [..., A], without a dimension of chunks.
 
@@ -194,10 +193,10 @@ class GTPActor(TensorDictModuleBase):
         for key in self.in_keys:
             observation = tensordict.get(key, default=None)
             if observation is None:
+                present = sorted(map(str, tensordict.keys(True, True)))
                 raise KeyError(
                     f"The observation entry {key!r} of the actor is missing; the input has "
-                    f"{sorted(map(str, tensordict.keys(True, True)))}. Choose the entries with "
-                    "observation_keys."
+                    f"{present}. Choose the entries with observation_keys."
                 )
             observations.append(observation)
         check_alike(self.in_keys, observations, tensordict.batch_dims)
@@ -221,10 +220,9 @@ class GTPActor(TensorDictModuleBase):
             num_steps (int, optional): the number of jumps K of this call. Defaults to the
                 attribute ``num_steps``.
             start (Tensor, optional): actions [..., *event_shape] for a warm start from
-                ``start + t z``, for instance those of the step before.
-            start_level (float or Tensor, optional): the noise level t of that start, a number or
-                a tensor [] or [..., 1]; as ``start`` of
-                :meth:`~torchrl_gtp.NoiseLevels.jump_times`. Required with ``start``.
+                ``start + t z``.
+            start_level (float or Tensor, optional): its noise level t, a number or a tensor [] or
+                [..., 1], clamped to [0, ``sigma_max``]. Required with ``start``.
 
         Returns:
             Tensor: actions [..., *event_shape] within the bounds.
@@ -280,13 +278,10 @@ class GTPActor(TensorDictModuleBase):
         Args:
             tensordict (TensorDictBase): holds the observation entries, and optionally noise under
                 ``noise_key``.
-            noise (Tensor, optional): standard normal noise [..., *event_shape], instead of that
-                entry.
-            num_steps (int, optional): the number of jumps K of this call. Defaults to the
-                attribute ``num_steps``.
-            start (Tensor, optional): actions [..., *event_shape] for a warm start, instead of the
-                entry ``start_key``.
-            start_level (float or Tensor, optional): their noise level, instead of the entry
+            noise (Tensor, optional): as for :meth:`sample`, instead of that entry.
+            num_steps (int, optional): as for :meth:`sample`.
+            start (Tensor, optional): as for :meth:`sample`, instead of the entry ``start_key``.
+            start_level (float or Tensor, optional): as for :meth:`sample`, instead of the entry
                 ``start_level_key``.
 
         Returns:
