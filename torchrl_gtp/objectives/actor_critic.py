@@ -202,6 +202,16 @@ class ActorCriticLoss(PolicyLoss):
         )
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The vectorised call is a closure: pickle refuses it, and a copy would share it.
+        state = self.__dict__.copy()
+        state.pop("_vmap_qvalue_network", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._make_vmap()
+
     def _make_vmap(self) -> None:
         if not self.has_qvalue_network:
             return

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.common import LossModule
@@ -103,6 +103,29 @@ class PolicyLoss(LossModule):
     @in_keys.setter
     def in_keys(self, values: list[NestedKey]) -> None:
         self._in_keys = values
+
+    def reset_parameters_recursive(self) -> None:
+        """Draws all parameters anew, each member of an ensemble as a network of its own.
+
+        Targets start as copies again, as after construction. Buffers that belong to the data
+        (action bounds, ``sigma_data``) stay as they are.
+        """
+        networks = {
+            name: network
+            for name, network in self.__dict__.items()
+            if isinstance(network, TensorDictModuleBase)
+        }
+        for name, network in networks.items():
+            params = self._modules[f"{name}_params"].data
+            # Layers take their scale from the shape of a weight, so they must not see the stack.
+            for member in params.unbind(0) if params.ndim else [params]:
+                with member.to_module(network, preserve_module_state=False):
+                    network.reset_parameters_recursive()
+        # After all networks, because they may share layers.
+        for name in networks:
+            target = self._modules.get(f"target_{name}_params")
+            if target is not None:
+                target.data.copy_(self._modules[f"{name}_params"].data)
 
     def target_actor(self) -> GTPActor:
         """Returns an actor with the delayed (EMA) parameters, which is what one evaluates.
@@ -291,6 +314,12 @@ class PolicyLoss(LossModule):
             tensordict,
             weights=self._maybe_get_priority_weight(tensordict),
         )
+
+    def _maybe_get_priority_weight(self, tensordict: TensorDictBase) -> Tensor | None:
+        # TorchRL's own looks among the keys of the first level only.
+        if not self.use_prioritized_weights:
+            return None
+        return tensordict.get(self.tensor_keys.priority_weight, default=None)
 
     def _clear_param_weakrefs(self, *tensordicts: TensorDictBase) -> None:
         names = [f"{name}_params" for name in ("actor_network", "qvalue_network", "value_network")]

@@ -276,7 +276,9 @@ class ClippedDoubleQLoss(ActorCriticLoss):
             qvalue = self._data_qvalues(tensordict, self.target_qvalue_network_params)
             qvalue = self._ensemble_qvalue(qvalue)
         difference = qvalue - self._state_value(tensordict)
+        # Of two numbers torch.where makes the default dtype, whatever that of the difference is.
         weight = torch.where(difference > 0, self.expectile, 1 - self.expectile)
+        weight = weight.to(difference.dtype)
         loss = self._reduce(weight * difference.square(), tensordict)
         self._clear_param_weakrefs(tensordict)
         return loss, {"advantage": difference.detach()}
