@@ -137,6 +137,9 @@ def make_case(mode: str) -> LossCase:
         "terminated": "terminated",
         "priority": "td_error",
         "priority_weight": "priority_weight",
+        "sampling_weight": "sampling_weight",
+        "noise": "loss_noise",
+        "pad_mask": None,
     }
     return LossCase(
         name=f"gtp-{mode}",
@@ -144,7 +147,7 @@ def make_case(mode: str) -> LossCase:
         make_batch=partial(make_batch, mode=mode),
         owners=owners,
         accepted_keys=accepted_keys,
-        renamed=("observation", *accepted_keys),
+        renamed=("observation", *(name for name in accepted_keys if name != "pad_mask")),
         targets={
             "actor_network": "delay_actor",
             **({"qvalue_network": "delay_qvalue"} if critic else {}),

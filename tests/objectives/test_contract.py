@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.objectives.contract import LossCase, LossContract
+from tests.objectives.critic_cases import CRITICS, make_critic_case
 from tests.objectives.gtp_cases import MODES, make_case
 
 # A loss joins by a line here.
-CASES = [make_case(mode) for mode in MODES]
+CASES = [*map(make_case, MODES), *map(make_critic_case, CRITICS)]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

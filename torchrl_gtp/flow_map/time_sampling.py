@@ -175,5 +175,8 @@ class LogNormalTimes:
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives ``t`` alone; see :class:`TimeSampler`."""
-        t = torch.exp(self.mean + self.std * torch.special.ndtri(uniform))
+        # The normal quantile does not exist in half precision.
+        precise = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
+        normal = torch.special.ndtri(precise).to(uniform.dtype)
+        t = torch.exp(self.mean + self.std * normal)
         return t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)

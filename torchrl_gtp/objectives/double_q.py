@@ -221,6 +221,11 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         for key in (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated):
             # The value estimators want one entry for each value.
             following.set(key, following.get(key).expand_as(value))
+        # What TorchRL's MultiStep writes.
+        steps_key = self.value_estimator.tensor_keys.steps_to_next_obs
+        steps = transition.get(steps_key, default=None)
+        if steps is not None:
+            transition.set(steps_key, steps.expand_as(value))
         transition.set("next", following)
         target = self.value_estimator.value_estimate(transition)
         self._clear_param_weakrefs(transition)

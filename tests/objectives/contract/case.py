@@ -97,10 +97,12 @@ def assert_same(got: TensorDictBase, expected: TensorDictBase, **tolerance: floa
 
 
 def perturb(loss: LossModule) -> None:
-    """Moves every parameter, as training would."""
+    """Moves every parameter, as training would, the same way every time."""
+    generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in loss.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.2 * noise.to(parameter))
 
 
 def as_tuple(key: NestedKey) -> tuple[str, ...]:
