@@ -49,6 +49,8 @@ class PolicyLoss(LossModule):
                 Defaults to ``"terminated"``.
             priority (NestedKey): where the TD error of each sample is written in the input.
                 Defaults to ``"td_error"``.
+            weight (NestedKey): where the advantage weight of each sample is written in the input.
+                Defaults to ``"advantage_weight"``.
             priority_weight (NestedKey): importance weights of prioritised replay. Defaults to
                 ``"priority_weight"``.
             sampling_weight (NestedKey): optional entry with the weights ``1 / (N p_i)`` of a
@@ -70,6 +72,7 @@ class PolicyLoss(LossModule):
         done: NestedKey = "done"
         terminated: NestedKey = "terminated"
         priority: NestedKey = "td_error"
+        weight: NestedKey = "advantage_weight"
         priority_weight: NestedKey = "priority_weight"
         sampling_weight: NestedKey = "sampling_weight"
         noise: NestedKey = "loss_noise"

@@ -93,7 +93,8 @@ class GTPLoss(ClippedDoubleQLoss):
     largest weight ``weight_max``, and the shares ``positive_share`` of positive advantages and
     ``clipped_share`` of bounded weights. With ``reduction="none"`` the output has the batch size
     of the input and leaves out ``weight_max``. The TD error of each sample, where the critic gives
-    it, is written into the input under ``tensor_keys.priority``.
+    it, is written into the input under ``tensor_keys.priority``, and the advantage weight under
+    ``tensor_keys.weight``.
 
     Raises:
         ValueError: for options outside the ranges above; when called, for an empty batch or entries
@@ -391,7 +392,8 @@ class GTPLoss(ClippedDoubleQLoss):
 
         Args:
             tensordict (TensorDictBase): a batch with the entries ``in_keys``; with a critic, the
-                TD error of each sample is written into it under ``tensor_keys.priority``.
+                TD error and the advantage weight of each sample are written into it under
+                ``tensor_keys.priority`` and ``tensor_keys.weight``.
 
         Returns:
             TensorDictBase: the entries ``out_keys``.
@@ -404,6 +406,8 @@ class GTPLoss(ClippedDoubleQLoss):
             if "td_error" in diagnostics:
                 written.set(self.tensor_keys.priority, diagnostics["td_error"])
         _, metadata = self.actor_loss(tensordict, diagnostics.get("advantage"))
+        if self.has_critic:
+            written.set(self.tensor_keys.weight, metadata["weight_mean"])
         losses["loss_consistency"] = metadata.pop("loss_consistency")
         losses["loss_flow"] = metadata.pop("loss_flow")
         if "weight_max" in self.out_keys_source:

@@ -1,0 +1,7 @@
+"""One update as one function, for eager, compiled and captured training."""
+
+from torchrl_gtp.training.optimizer import make_optimizer
+from torchrl_gtp.training.schedules import constant, cosine, linear
+from torchrl_gtp.training.update import Update
+
+__all__ = ["Update", "constant", "cosine", "linear", "make_optimizer"]
