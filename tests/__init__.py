@@ -1,0 +1,1 @@
+"""Tests, as a package: those of one kind of thing share their cases."""

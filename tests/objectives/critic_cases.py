@@ -9,7 +9,7 @@ import torch
 from torchrl.data import Bounded
 
 from tests.objectives.contract import LossCase
-from tests.objectives.gtp_cases import SIZES, make_case, renamed_output
+from tests.objectives.gtp_cases import SIZES, make_case, renamed_output, with_dropout
 from torchrl_gtp import make_gtp_actor, make_qvalue, make_value
 from torchrl_gtp.objectives import ClippedDoubleQLoss, ConservativeQLoss, TruncatedQuantileLoss
 
@@ -22,7 +22,9 @@ CRITICS = {
 }
 
 
-def make_critic(name: str, *, keys: dict | None = None, **options: Any) -> ClippedDoubleQLoss:
+def make_critic(
+    name: str, *, keys: dict | None = None, dropout: float = 0.0, **options: Any
+) -> ClippedDoubleQLoss:
     torch.manual_seed(0)
     keys = keys or {}
     inputs = {
@@ -32,6 +34,8 @@ def make_critic(name: str, *, keys: dict | None = None, **options: Any) -> Clipp
     kind, preset, num_quantiles = CRITICS[name]
     actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), **inputs, num_steps=2, **SIZES)
     networks = [make_qvalue(3, 2, num_quantiles=num_quantiles, **inputs, **SIZES)]
+    if dropout:
+        networks = [with_dropout(networks[0], dropout, num_quantiles)]
     if "state_action_value" in keys:
         networks = [renamed_output(networks[0], keys["state_action_value"])]
     if name.endswith("value"):
@@ -59,6 +63,9 @@ def make_critic_case(name: str) -> LossCase:
         constants=like.constants,
         schedules={"conservative_weight": 0.5} if name == "conservative" else {},
         td_losses=like.td_losses,
+        written=("td_error",),
+        # A constant added to Q cancels in the conservative term.
+        blind={"loss_cql": "module.4.bias"},
         estimator_keys=like.estimator_keys,
         value_estimators=like.value_estimators,
     )

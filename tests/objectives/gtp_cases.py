@@ -50,6 +50,12 @@ def renamed_output(network: TensorDictModule, key: NestedKey) -> TensorDictModul
     return TensorDictModule(network.module, in_keys=network.in_keys, out_keys=[key])
 
 
+def with_dropout(network: TensorDictModule, dropout: float, outputs: int = 1) -> ValueOperator:
+    """A Q-network of the same entries with a layer of dropout."""
+    layers = MLP(5, 16, depth=0), nn.Dropout(dropout), nn.Mish(), MLP(16, outputs, depth=0)
+    return ValueOperator(Concatenated(nn.Sequential(*layers)), in_keys=network.in_keys)
+
+
 def make_loss(
     mode: str = "critic",
     *,
@@ -68,8 +74,7 @@ def make_loss(
     if mode != "bc":
         qvalue = make_qvalue(3, 2, **inputs, **SIZES)
         if dropout:
-            layers = MLP(5, 16, depth=0), nn.Dropout(dropout), nn.Mish(), MLP(16, 1, depth=0)
-            qvalue = ValueOperator(Concatenated(nn.Sequential(*layers)), in_keys=qvalue.in_keys)
+            qvalue = with_dropout(qvalue, dropout)
         if "state_action_value" in keys:
             qvalue = renamed_output(qvalue, keys["state_action_value"])
     if mode == "value":
@@ -136,6 +141,7 @@ def make_case(mode: str) -> LossCase:
         "done": "done",
         "terminated": "terminated",
         "priority": "td_error",
+        "weight": "advantage_weight",
         "priority_weight": "priority_weight",
         "sampling_weight": "sampling_weight",
         "noise": "loss_noise",
@@ -155,6 +161,7 @@ def make_case(mode: str) -> LossCase:
         constants=constants,
         schedules={"eta": 2.0, "lambda_flow": 0.5, "max_weight": 7.0, "progress": 0.25},
         td_losses=("loss_qvalue",) if critic else (),
+        written=("td_error", "advantage_weight") if critic else (),
         estimator_keys={
             "value": "state_action_value",
             "reward": "reward",

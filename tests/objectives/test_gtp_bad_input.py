@@ -59,7 +59,10 @@ def test_missing_entries_are_named(missing):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"action": torch.zeros(8, 3)}, r"'action' has the shape \(8, 3\).*generates actions \(2,\)"),
+        (
+            {"action": torch.zeros(8, 3)},
+            r"'action' has the shape \(8, 3\).*generates actions \(2,\)",
+        ),
         ({"action": torch.zeros(8, 2, dtype=torch.int64)}, "of a floating-point type"),
         ({"observation": torch.zeros(8, 5)}, "have 5 dimensions, but the actor was built for 3"),
     ],

@@ -17,6 +17,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import TargetNetUpdater
 from torchrl.trainers import TargetNetUpdaterHook
 
+from tests.objectives.contract.case import NoHostReads
 from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue
 
 RATES = {"actor_network": 0.1, "qvalue_network": 0.3}
@@ -351,6 +352,13 @@ def test_follows_the_loss_to_another_dtype():
         torch.testing.assert_close(target, before[name].lerp(source, rate), rtol=1e-6, atol=1e-6)
 
 
+def test_step_reads_no_tensor_on_the_host():
+    updater = TargetUpdate(make_loss(), RATES, interval=2, start=1)
+    with NoHostReads():
+        updater.step()
+        updater.set_tau(0.5)
+
+
 def test_compiled_step_follows_the_rates():
     loss, reference = make_loss(), make_loss()
     updater = TargetUpdate(loss, RATES, interval=2)
@@ -402,8 +410,13 @@ def test_captured_step_follows_the_rates():
         (1.5, {}, r"tau of 'actor_network' must lie in \[0, 1\], got 1.5"),
         (float("nan"), {}, "must lie in"),
         ({**RATES, "qvalue_network": -0.1}, {}, "tau of 'qvalue_network' must lie in"),
-        (0.1, {"interval": 0}, "interval of 'actor_network' must be at least 1 step, got 0"),
-        (0.1, {"start": {"qvalue_network": -1}}, "start of 'qvalue_network' must not be negative"),
+        (
+            0.1,
+            {"interval": 0},
+            "interval of 'actor_network' must be an integer of at least 1, got 0",
+        ),
+        (0.1, {"start": {"qvalue_network": -1}}, "start of 'qvalue_network' must be .* at least 0"),
+        (0.1, {"interval": 2.5}, "interval of 'actor_network' must be an integer"),
         (0.1, {"start": {"value_network": 1}}, "start names"),
     ],
 )

@@ -204,7 +204,7 @@ class ActorCriticLoss(PolicyLoss):
 
     def __getstate__(self) -> dict[str, Any]:
         # The vectorised call is a closure: pickle refuses it, and a copy would share it.
-        state = self.__dict__.copy()
+        state = super().__getstate__()
         state.pop("_vmap_qvalue_network", None)
         return state
 

@@ -10,10 +10,10 @@ from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
 from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.modules.sharing import share_parameters
+from torchrl_gtp.objectives.shared_layers import SharedLayersLoss
 
 __all__ = ["PolicyLoss"]
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     shape: tuple[int, ...]
 
 
-class PolicyLoss(LossModule):
+class PolicyLoss(SharedLayersLoss):
     """Base of losses of a generative policy, with or without critics.
 
     It knows which entries the networks read, checks them, blanks padding and casts them to the

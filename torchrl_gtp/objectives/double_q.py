@@ -225,6 +225,7 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         steps_key = self.value_estimator.tensor_keys.steps_to_next_obs
         steps = transition.get(steps_key, default=None)
         if steps is not None:
+            steps = steps.reshape(*leading, -1)
             transition.set(steps_key, steps.expand_as(value))
         transition.set("next", following)
         target = self.value_estimator.value_estimate(transition)

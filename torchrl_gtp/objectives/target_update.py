@@ -12,9 +12,12 @@ from torch.nn.parameter import is_lazy
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import TargetNetUpdater
 
+from torchrl_gtp.objectives.shared_layers import memory_of
+
 __all__ = ["TargetUpdate"]
 
 _Number = TypeVar("_Number", int, float)
+_SMALLEST = {"interval": 1, "start": 0}
 
 
 class TargetUpdate(TargetNetUpdater):
@@ -62,7 +65,7 @@ class TargetUpdate(TargetNetUpdater):
         TypeError: if ``loss_module`` is no ``LossModule``.
         RuntimeError: if the loss has no targets, or lazy parameters that are not initialised yet.
         ValueError: for a network without a rate, a name that no network has, a rate outside
-            [0, 1], an interval smaller than 1 or a negative start.
+            [0, 1], or an interval or start that is no integer or too small.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -231,7 +234,7 @@ class TargetUpdate(TargetNetUpdater):
     def _collect(self) -> None:
         """Notes all targets and their sources: these tensors stay the same on other devices."""
         # Under separate_losses a critic holds the memory of a shared encoder, but no parameter.
-        trained = {_memory(p) for p in self.loss_module.parameters() if not is_lazy(p)}
+        trained = {memory_of(p) for p in self.loss_module.parameters() if not is_lazy(p)}
         self._networks: list[str] = []
         self._targets_flat: list[Tensor] = []
         self._sources_flat: list[Tensor] = []
@@ -252,7 +255,7 @@ class TargetUpdate(TargetNetUpdater):
                 self._network_of.append(len(self._networks))
                 self._averaged.append(
                     target.is_floating_point()
-                    and (isinstance(source, nn.Parameter) or _memory(source) in trained)
+                    and (isinstance(source, nn.Parameter) or memory_of(source) in trained)
                 )
             self._networks.append(name)
 
@@ -284,12 +287,9 @@ class TargetUpdate(TargetNetUpdater):
         for name, value in chosen.items():
             if argument == "tau" and not 0.0 <= value <= 1.0:
                 raise ValueError(f"tau of {name!r} must lie in [0, 1], got {value}.")
-            if argument == "interval" and value < 1:
-                raise ValueError(f"interval of {name!r} must be at least 1 step, got {value}.")
-            if argument == "start" and value < 0:
-                raise ValueError(f"start of {name!r} must not be negative, got {value}.")
+            if argument != "tau" and not (isinstance(value, int) and value >= _SMALLEST[argument]):
+                raise ValueError(
+                    f"{argument} of {name!r} must be an integer of at least "
+                    f"{_SMALLEST[argument]}, got {value!r}."
+                )
         return chosen
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

@@ -50,8 +50,7 @@ def make_optimizer(
     rates = lr if isinstance(lr, Mapping) else dict.fromkeys(networks, lr)
     if set(rates) != set(networks):
         raise ValueError(
-            f"lr must give a rate for each of the networks {sorted(networks)}, got "
-            f"{sorted(rates)}."
+            f"lr must give a rate for each of the networks {sorted(networks)}, got {sorted(rates)}."
         )
     groups = [
         {

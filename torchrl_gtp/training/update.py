@@ -156,7 +156,7 @@ class Update:
                 group["lr"].copy_(group["initial_lr"] * value)
 
     def _gathered(self, batch: TensorDictBase) -> TensorDictBase:
-        if self.data is None:
+        if self.data is None or self.batch_size is None:
             return batch
         index = batch.get("index", default=None)
         if index is None:

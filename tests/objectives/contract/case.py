@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.objectives import SoftUpdate, ValueEstimators
 from torchrl.objectives.common import LossModule
 
@@ -30,6 +31,8 @@ class LossCase:
         constants: buffers of each network that no training changes, for every network.
         schedules: schedulable buffers, each with a value other than its default.
         td_losses: losses that the next step enters.
+        blind: the end of the name of a parameter on which a loss, by its formula, does not depend.
+        written: entries that the loss writes into its input.
         estimator_keys: keys of the value estimator, and the accepted key that each follows.
         value_estimators: those that the loss supports.
         make_shared: ``make_shared(separate_losses)``, a loss whose networks share an encoder.
@@ -46,6 +49,8 @@ class LossCase:
     constants: Mapping[str, tuple[NestedKey, ...]] = field(default_factory=dict)
     schedules: Mapping[str, float] = field(default_factory=dict)
     td_losses: tuple[str, ...] = ()
+    written: tuple[NestedKey, ...] = ()
+    blind: Mapping[str, str] = field(default_factory=dict)
     estimator_keys: Mapping[str, str] = field(default_factory=dict)
     value_estimators: tuple[ValueEstimators, ...] = ()
     make_shared: Callable[[bool], LossModule] | None = None
@@ -59,6 +64,11 @@ class LossCase:
     def networks(self) -> list[str]:
         """The names of all networks."""
         return list(dict.fromkeys(self.owners.values()))
+
+    def trained(self, loss: LossModule) -> dict[str, Tensor]:
+        """The parameters that some term trains: a critic alone does not train its policy."""
+        owned = tuple(f"{name}_params." for name in self.networks)
+        return {name: p for name, p in loss.named_parameters() if name.startswith(owned)}
 
     def params(self, loss: LossModule, network: str, *, target: bool = False) -> dict:
         """The tensors of a network or of its target, by key."""
@@ -77,6 +87,17 @@ def call(loss: Callable, *args: Any, seed: int = 3, **kwargs: Any) -> Any:
     """Calls a loss with the same random draws every time."""
     torch.manual_seed(seed)
     return loss(*args, **kwargs)
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where Python reads a value out of a tensor, which no captured graph can follow."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        ), func
+        return func(*args, **(kwargs or {}))
 
 
 def losses_of(out: TensorDictBase) -> dict[str, Tensor]:

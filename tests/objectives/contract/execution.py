@@ -7,7 +7,14 @@ import contextlib
 import pytest
 import torch
 
-from tests.objectives.contract.case import LossCase, assert_same, call, losses_of
+from tests.objectives.contract.case import (
+    LossCase,
+    NoHostReads,
+    assert_same,
+    call,
+    losses_of,
+    total_of,
+)
 
 
 class ExecutionTests:
@@ -73,6 +80,8 @@ class ExecutionTests:
     def test_compiled_without_graph_breaks(self, case: LossCase):
         """The whole loss traces, and follows its schedules without being traced again."""
         loss, td = case.loss(), case.make_batch()
+        # What other tests compiled would make sizes dynamic here, which vmap does not take.
+        torch.compiler.reset()
         # TensorDict notes its classes in the first call, which would have it traced again.
         call(loss, td.clone())
         # Without a code generator, which may reorder the draws: this is about the trace.
@@ -83,6 +92,14 @@ class ExecutionTests:
         with torch.compiler.set_stance("fail_on_recompile"):
             got = call(compiled, td.clone())
         assert_same(got, call(loss, td.clone()))
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_reads_no_tensor_on_the_host(self, case: LossCase, masked):
+        loss, td = case.loss(), case.make_batch(4, 5)
+        if masked:
+            td["collector", "mask"] = torch.arange(20).reshape(4, 5) % 3 > 0
+        with NoHostReads():
+            total_of(call(loss, td)).backward()
 
     def test_unknown_options_are_refused(self, case: LossCase):
         with pytest.raises(TypeError, match="unknown_option"):

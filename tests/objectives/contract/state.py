@@ -11,9 +11,29 @@ from tensordict.nn.utils import Buffer
 from torch import nn
 from torchrl.objectives import ValueEstimators
 
-from tests.objectives.contract.case import LossCase, as_tuple, assert_same, call, perturb, total_of
+from tests.objectives.contract.case import (
+    LossCase,
+    as_tuple,
+    assert_same,
+    associated,
+    call,
+    perturb,
+    total_of,
+)
 
 DUPLICATES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+def load(source, loss):
+    loss.load_state_dict(source.state_dict())
+    return loss
+
+
+MOVES = {
+    "cast": lambda loss, _: loss.double().float(),
+    "loaded": load,
+    **{name: lambda loss, _, make=make: make(loss) for name, make in DUPLICATES.items()},
+}
 
 
 def to_dtype(td, dtype):
@@ -76,8 +96,26 @@ class StateTests:
         changed = call(other, td.clone())
         assert all(not torch.isclose(changed[key], expected[key]) for key in case.owners)
         total_of(changed).backward()
-        assert all(p.grad is not None for p in other.parameters())
+        assert all(p.grad is not None for p in case.trained(other).values())
         assert all(p.grad is None for p in loss.parameters())
+
+    @pytest.mark.parametrize("move", MOVES)
+    def test_shared_encoder_stays_shared(self, case: LossCase, move):
+        """The critics' view of the actor's encoder must follow the training afterwards."""
+        if case.make_shared is None:
+            pytest.skip("The networks of this loss share nothing.")
+        original = associated(case.make_shared(True))
+        perturb(original)
+        expected = call(original, case.make_batch())
+        loss = MOVES[move](original, associated(case.make_shared(True)))
+        assert_same(call(loss, case.make_batch()), expected)
+        encoders = {name: case.params(loss, name)[key] for name, key in case.shared.items()}
+        actor, *critics = encoders.values()
+        with torch.no_grad():
+            actor.add_(1.0)
+        for encoder in critics:
+            assert torch.equal(encoder, actor.data.expand_as(encoder))
+            assert not encoder.requires_grad
 
     @pytest.mark.parametrize(
         "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
@@ -97,7 +135,8 @@ class StateTests:
         out = call(loss, to_dtype(case.make_batch(), dtype))
         assert all(value.dtype == dtype and value.isfinite() for value in out.values())
         total_of(out).backward()
-        assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in loss.parameters())
+        for parameter in case.trained(loss).values():
+            assert parameter.grad.dtype == dtype and parameter.grad.isfinite().all()
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
