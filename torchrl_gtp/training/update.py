@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -146,14 +147,14 @@ class Update:
         progress = self.step / self.num_updates
         buffers = self.loss_module._schedulable_buffers
         if "progress" in buffers:
-            self.loss_module.progress.copy_(progress)
+            _write(self.loss_module.progress, progress)
         for name, schedule in self._schedules.items():
             value = schedule(progress)
             if name != "lr":
-                getattr(self.loss_module, name).copy_(value)
+                _write(getattr(self.loss_module, name), value)
                 continue
             for group in self.optimizer.param_groups:
-                group["lr"].copy_(group["initial_lr"] * value)
+                _write(group["lr"], group["initial_lr"] * value)
 
     def _gathered(self, batch: TensorDictBase) -> TensorDictBase:
         if self.data is None or self.batch_size is None:
@@ -180,7 +181,14 @@ class Update:
         Not after capture in a graph: an optimiser loads into new tensors.
         """
         self.loss_module.load_state_dict(state_dict["loss_module"])
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        # Optimisers share the tensors that they load, and change them in place.
+        self.optimizer.load_state_dict(deepcopy(state_dict["optimizer"]))
         if self.target_update is not None:
             self.target_update.load_state_dict(state_dict["target_update"])
         self.step.copy_(state_dict["step"])
+
+
+def _write(target: Tensor, value: Tensor) -> None:
+    # Through .data, because compiled by torch 2.13 a copy into a scalar of double precision on the
+    # CPU is lost.
+    target.data.copy_(value)
