@@ -9,12 +9,15 @@ from torchrl_gtp.data.metadata import MinariMetadata
 from torchrl_gtp.data.minari import MinariReplayBuffer, load_minari
 from torchrl_gtp.data.point_maze_dataset import make_point_maze_dataset
 from torchrl_gtp.data.rewards import AffineReward, antmaze_reward
+from torchrl_gtp.data.samplers import AdvantageWeightedSampler, SumTree
 from torchrl_gtp.data.scores import normalized_score, reference_scores
 
 __all__ = [
+    "AdvantageWeightedSampler",
     "AffineReward",
     "MinariMetadata",
     "MinariReplayBuffer",
+    "SumTree",
     "antmaze_reward",
     "load_minari",
     "make_minari_env",
