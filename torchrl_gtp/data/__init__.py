@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torchrl.data.datasets.utils import register_dataset
 
+from torchrl_gtp.data.chunks import ActionChunks, ChunkTransitions, action_chunks
 from torchrl_gtp.data.environment import make_minari_env
 from torchrl_gtp.data.metadata import MinariMetadata
 from torchrl_gtp.data.minari import MinariReplayBuffer, load_minari
@@ -13,11 +14,14 @@ from torchrl_gtp.data.samplers import AdvantageWeightedSampler, SumTree
 from torchrl_gtp.data.scores import normalized_score, reference_scores
 
 __all__ = [
+    "ActionChunks",
     "AdvantageWeightedSampler",
     "AffineReward",
+    "ChunkTransitions",
     "MinariMetadata",
     "MinariReplayBuffer",
     "SumTree",
+    "action_chunks",
     "antmaze_reward",
     "load_minari",
     "make_minari_env",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -12,11 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import minari
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec
-from minari.storage import get_dataset_path
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl._utils import logger
@@ -26,11 +21,13 @@ from torchrl.data import (
     TensorDictReplayBuffer,
     TensorStorage,
 )
+from torchrl.data.replay_buffers import SampleUnit
 from torchrl.data.replay_buffers.samplers import Sampler
+from torchrl.envs.transforms import Transform
 
 from torchrl_gtp.data.checks import ActionBoundsCheck, check_episode
 from torchrl_gtp.data.metadata import MinariMetadata
-from torchrl_gtp.data.scores import reference_scores
+from torchrl_gtp.data.source import dataset_scores, evaluation_spec, open_dataset
 from torchrl_gtp.data.spaces import concatenate, make_action_spec, select_observation_keys
 
 if TYPE_CHECKING:
@@ -69,6 +66,8 @@ def load_minari(
     normalize_observations: bool = False,
     clip_actions: bool = False,
     sampler: Sampler | None = None,
+    sample_unit: SampleUnit | None = None,
+    transform: Transform | None = None,
     prefetch: int | None = None,
 ) -> MinariReplayBuffer:
     """Loads a Minari dataset, local or remote, HDF5 or Arrow, into a replay buffer.
@@ -110,6 +109,9 @@ def load_minari(
         clip_actions (bool, optional): clips actions to their bounds instead of raising an error.
             Defaults to ``False``.
         sampler (Sampler, optional): TorchRL sampler. Defaults to uniform sampling with replacement.
+        sample_unit (SampleUnit, optional): what each drawn transition expands to; for chunks of
+            actions see :func:`~torchrl_gtp.data.action_chunks`. Defaults to that transition.
+        transform (Transform, optional): TorchRL transform of the batches. Defaults to none.
         prefetch (int, optional): batches drawn ahead in threads. Defaults to none.
 
     Returns:
@@ -139,7 +141,7 @@ def load_minari(
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
     if storage not in get_args(_Storage):
         raise ValueError(f"storage must be one of {list(get_args(_Storage))}, got {storage!r}.")
-    dataset = _open(dataset_id, download)
+    dataset = open_dataset(dataset_id, download)
     keys = select_observation_keys(dataset.observation_space, observation_keys, dataset_id)
     action_spec = make_action_spec(dataset.action_space, dataset_id)
     if dataset.total_steps == 0:
@@ -153,7 +155,7 @@ def load_minari(
         if reward_transform is not None:
             _transform_rewards(data, reward_transform, dataset_id)
         loc, scale = _normalize(data) if normalize_observations else (None, None)
-        ref_min, ref_max = _reference_scores(dataset)
+        ref_min, ref_max = dataset_scores(dataset)
         buffer = MinariReplayBuffer(
             metadata=MinariMetadata(
                 dataset_id=dataset_id,
@@ -164,13 +166,15 @@ def load_minari(
                 observation_scale=scale,
                 ref_min_score=ref_min,
                 ref_max_score=ref_max,
-                env_spec=_evaluation_spec(dataset),
+                env_spec=evaluation_spec(dataset),
                 num_steps=len(data),
                 num_episodes=len(returns),
                 behavior_returns=returns,
             ),
             storage=TensorStorage(data),
             sampler=sampler,
+            sample_unit=sample_unit,
+            transform=transform,
             batch_size=batch_size,
             prefetch=prefetch,
         )
@@ -184,47 +188,10 @@ def load_minari(
     return buffer
 
 
-def _remove_empty_folders(folder: Path) -> None:
-    """Removes the folders of a namespace that a failed download made."""
-    root = get_dataset_path()
-    while folder != root and root in folder.parents:
-        try:
-            folder.rmdir()
-        except OSError:  # not empty, or not there
-            return
-        folder = folder.parent
-
-
-def _local_ids() -> list[str] | str:
-    try:
-        return sorted(minari.list_local_datasets())
-    except Exception as err:  # a stray folder must not hide what is asked for
-        return f"folders that Minari cannot list ({err})"
-
-
 def _remove(folder: Path, owner: int) -> None:
     # A forked child has a copy of the buffer, but the folder is its parent's.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _open(dataset_id: str, download: bool) -> MinariDataset:
-    path = get_dataset_path(dataset_id)
-    is_local, is_folder = (path / "data").exists(), path.exists()
-    try:
-        return minari.load_dataset(dataset_id, download=download)
-    except BaseException as err:
-        if not is_folder:
-            # A download that broke off would be taken for the dataset the next time.
-            shutil.rmtree(path, ignore_errors=True)
-            _remove_empty_folders(path.parent)
-        if is_local or not isinstance(err, Exception):
-            raise
-        raise FileNotFoundError(
-            f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
-            f"that folder), which has {_local_ids()}"
-            + (f", and could not be downloaded: {err}" if download else "; download=False.")
-        ) from err
 
 
 def _allocate(
@@ -319,21 +286,3 @@ def _normalize(data: TensorDictBase) -> tuple[Tensor, Tensor]:
     for key in ("observation", ("next", "observation")):
         data[key].sub_(loc).div_(scale)
     return loc, scale
-
-
-def _reference_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
-    metadata = dataset.storage.metadata
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        return float(low), float(high)
-    return reference_scores(dataset.id) or (None, None)
-
-
-def _evaluation_spec(dataset: MinariDataset) -> EnvSpec | None:
-    text = dataset.storage.metadata.get("eval_env_spec")
-    if text is None:
-        return dataset.env_spec
-    # Specs written under gymnasium < 1.0 have fields that EnvSpec no longer knows.
-    known = {field.name for field in dataclasses.fields(EnvSpec)}
-    fields = {name: value for name, value in json.loads(text).items() if name in known}
-    return EnvSpec.from_json(json.dumps(fields))

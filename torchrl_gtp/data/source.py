@@ -1,0 +1,89 @@
+"""A Minari dataset and what its metadata say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import minari
+from gymnasium.envs.registration import EnvSpec
+from minari.storage import get_dataset_path
+
+from torchrl_gtp.data.scores import reference_scores
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+__all__ = ["dataset_scores", "evaluation_spec", "open_dataset"]
+
+
+def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
+    """Opens a dataset, fetching it if it is not there; a failed download leaves nothing behind.
+
+    Args:
+        dataset_id (str): the Minari id.
+        download (bool): whether a dataset that is not found locally is fetched.
+
+    Returns:
+        MinariDataset: the dataset.
+
+    Raises:
+        FileNotFoundError: if the dataset is neither local nor can be fetched.
+    """
+    path = get_dataset_path(dataset_id)
+    is_local, is_folder = (path / "data").exists(), path.exists()
+    try:
+        return minari.load_dataset(dataset_id, download=download)
+    except BaseException as err:
+        if not is_folder:
+            # A download that broke off would be taken for the dataset the next time.
+            shutil.rmtree(path, ignore_errors=True)
+            _remove_empty_folders(path.parent)
+        if is_local or not isinstance(err, Exception):
+            raise
+        raise FileNotFoundError(
+            f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
+            f"that folder), which has {_local_ids()}"
+            + (f", and could not be downloaded: {err}" if download else "; download=False.")
+        ) from err
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    """Removes the folders of a namespace that a failed download made."""
+    root = get_dataset_path()
+    while folder != root and root in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or not there
+            return
+        folder = folder.parent
+
+
+def _local_ids() -> list[str] | str:
+    try:
+        return sorted(minari.list_local_datasets())
+    except Exception as err:  # a stray folder must not hide what is asked for
+        return f"folders that Minari cannot list ({err})"
+
+
+def dataset_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
+    """Returns the returns of normalised score 0 and 100: the dataset's own, D4RL's or ``None``."""
+    metadata = dataset.storage.metadata
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        return float(low), float(high)
+    return reference_scores(dataset.id) or (None, None)
+
+
+def evaluation_spec(dataset: MinariDataset) -> EnvSpec | None:
+    """Returns the spec of the environment to evaluate in, or ``None`` if the dataset has none."""
+    text = dataset.storage.metadata.get("eval_env_spec")
+    if text is None:
+        return dataset.env_spec
+    # Specs written under gymnasium < 1.0 have fields that EnvSpec no longer knows.
+    known = {field.name for field in dataclasses.fields(EnvSpec)}
+    fields = {name: value for name, value in json.loads(text).items() if name in known}
+    return EnvSpec.from_json(json.dumps(fields))
