@@ -141,7 +141,8 @@ def test_bad_length(length):
         ActionChunks(length)
 
 
-def test_other_errors():
+def test_other_errors(make_dataset):
+    make_dataset()
     with pytest.raises(ValueError, match="gamma is the discount"):
         ChunkTransitions(1.1)
     buffer = TensorDictReplayBuffer(
@@ -149,5 +150,13 @@ def test_other_errors():
     )
     data = {"action": torch.zeros(2, 4, 1), "next": {"done": torch.zeros(2, 4, 1).bool()}}
     buffer.extend(TensorDict(data, [2, 4]))
-    with pytest.raises(ValueError, match="storage of one dimension, got 2"):
+    with pytest.raises(ValueError, match="storage of one dimension.*got a storage of 2"):
+        buffer.sample()
+    buffer = load_minari(
+        "test/small-v0",
+        batch_size=4,
+        sampler=SliceSampler(slice_len=2, traj_key="episode"),
+        **action_chunks(LENGTH, GAMMA),
+    )
+    with pytest.raises(ValueError, match="single transitions, not of slices"):
         buffer.sample()

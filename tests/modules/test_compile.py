@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from torchrl.data import Bounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from torchrl_gtp import CapturedPolicy, make_gtp_actor
+from torchrl_gtp import CapturedPolicy, WarmStartActor, make_gtp_actor
 from torchrl_gtp.modules import actor as actor_module
 
 no_cuda = pytest.mark.filterwarnings("ignore:This module is instantiated on a machine without CUDA")
@@ -78,6 +78,20 @@ def test_compiled_draws_differ_and_follow_the_exploration_type(actor):
     assert not torch.equal(policy(td.clone())["action"], policy(td.clone())["action"])
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         assert torch.equal(policy(td.clone())["action"], actor(td.clone())["action"])
+
+
+def test_warm_start_policy_compiles_once_after_the_first_step(actor):
+    """The first step has no action before, which is another structure of the input."""
+    counter, td = CompileCounter(), make_input(actor, 4)
+    policy = WarmStartActor(actor, 0.5)
+    compiled = torch.compile(policy, backend=counter, fullgraph=True)
+    td["is_init"] = torch.ones(4, 1, dtype=torch.bool)
+    expected = td.clone()
+    for step in range(4):
+        torch.testing.assert_close(compiled(td)["action"], policy(expected)["action"])
+        td["is_init"] = expected["is_init"] = torch.tensor([[step == 1]]).expand(4, 1).clone()
+        policy.start_level.fill_(0.1 * step)
+        assert counter.frame_count == min(step + 1, 2)
 
 
 @pytest.mark.slow

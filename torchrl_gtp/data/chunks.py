@@ -57,21 +57,20 @@ class ActionChunks(SampleUnit):
         Args:
             index (Tensor): the indices that were drawn [B].
             info (dict): what the sampler emits.
-            storage (Storage): the storage, of one dimension.
+            storage (Storage): the storage.
 
         Returns:
             tuple: indices [B, H], and ``info`` with the entries above.
 
         Raises:
-            ValueError: if the storage has several dimensions.
+            ValueError: if the storage has several dimensions, or the sampler draws slices.
         """
-        if storage.ndim > 1:
+        if isinstance(index, tuple):
             raise ValueError(
-                f"ActionChunks needs a storage of one dimension, got {storage.ndim}: extend the "
-                "buffer with flat batches."
+                "ActionChunks needs a storage of one dimension (extend the buffer with flat "
+                "batches) and a sampler of single transitions, not of slices; got a storage of "
+                f"{storage.ndim} dimensions and indices of {len(index)}."
             )
-        # A SliceSampler answers with a tuple also for one dimension.
-        index = index[0] if isinstance(index, tuple) else index
         windows, sequence = self._sequence.expand(index, {}, storage)
         is_pad = ~sequence["validity_mask"].reshape(-1, self.length)
         return windows.reshape(-1, self.length), {

@@ -71,7 +71,7 @@ class GTPActor(TensorDictModuleBase):
             after a capture in a CUDA graph, which would ignore it (see
             :class:`~torchrl_gtp.CapturedPolicy`). Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once. Defaults to
-            ``None``: one action [..., A], without a dimension of chunks.
+            ``None``: one action [..., A].
 
     Raises:
         ValueError: if neither or both of ``action_spec`` and ``low``/``high`` are given, if a
@@ -158,7 +158,7 @@ class GTPActor(TensorDictModuleBase):
 
     @property
     def flat_dim(self) -> int:
-        """The size of the vector that the flow map works on: A, or H A."""
+        """The size A or H A of the vector that the flow map works on."""
         return self.event_shape.numel()
 
     @property
@@ -228,9 +228,8 @@ class GTPActor(TensorDictModuleBase):
             Tensor: actions [..., *event_shape] within the bounds.
 
         Raises:
-            ValueError: if an argument has another shape or is on another device than the actor,
-                if only one of ``start`` and ``start_level`` is given, or if ``num_steps`` or
-                ``start_level`` is out of range.
+            ValueError: if an argument has another shape or device than the actor needs, if only
+                one of ``start`` and ``start_level`` is given, or if a number is out of range.
         """
         batch, dtype, device = condition.shape[:-1], self.low.dtype, self.low.device
         shape = (*batch, *self.event_shape)

@@ -48,6 +48,7 @@ def action_bounds(spec: TensorSpec, action_key: NestedKey) -> tuple[Tensor, Tens
         raise ValueError(
             f"action_spec must describe one vector [A], got shape {tuple(spec.shape)}"
             + (f" with {batch_dims} batch dimensions." if batch_dims else ".")
+            + " For chunks give the spec of one action, and chunk_length."
         )
     action_dim = spec.shape[-1]
     if isinstance(spec, Unbounded):

@@ -25,7 +25,7 @@ class CapturedPolicy(TensorDictModuleBase):
     and captures another graph when they are new, so ``policy.actor.num_steps`` stays settable.
     Each graph holds memory until :meth:`clear` is called.
 
-    Without CUDA the actor runs as it is.
+    The actor runs without gradient; and as it is where there is no CUDA.
 
     Args:
         actor (GTPActor): the policy. Its parameters may be changed in place; after ``.to(...)``
@@ -97,6 +97,7 @@ class CapturedPolicy(TensorDictModuleBase):
         return tensordict.update(graph(inputs).select(*self.out_keys).clone())
 
     def _capture(self, num_steps: int) -> CudaGraphModule:
+        @torch.no_grad()
         def act(tensordict: TensorDictBase) -> TensorDictBase:
             # Given as an argument, so that the attribute stays settable.
             return self.actor(tensordict, num_steps=num_steps)
