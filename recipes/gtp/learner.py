@@ -36,7 +36,8 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     if actor_options.get("sigma_data") is None:
         actor_options["sigma_data"] = buffer[:]["action"].std().item()
     data = {"observation_dim": metadata.observation_dim, "action_spec": metadata.action_spec}
-    reserved = (*data, "observation_keys", "action_key", "noise_key")
+    # The recipe acts and evaluates action by action, so that it makes no chunks.
+    reserved = (*data, "observation_keys", "action_key", "noise_key", "chunk_length")
     actor = make_gtp_actor(
         **data, **check_options("actor", actor_options, make_gtp_actor, reserved=reserved)
     )

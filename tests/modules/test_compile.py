@@ -16,7 +16,10 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_gtp import CapturedPolicy, WarmStartActor, make_gtp_actor
 from torchrl_gtp.modules import actor as actor_module
 
-no_cuda = pytest.mark.filterwarnings("ignore:This module is instantiated on a machine without CUDA")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This module is instantiated on a machine without CUDA"),
+    pytest.mark.filterwarnings("ignore:Tensordict is registered in PyTree"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +126,6 @@ def test_number_of_jumps_is_fixed_by_a_capture(actor, monkeypatch):
         assert clone.num_steps == 4
 
 
-@no_cuda
 @pytest.mark.skipif(torch.cuda.is_available(), reason="passes through without CUDA only")
 def test_graph_module_passes_through(actor):
     td = make_input(actor, 4)
@@ -131,7 +133,6 @@ def test_graph_module_passes_through(actor):
     assert torch.equal(CudaGraphModule(actor)(td.clone())["action"], expected)
 
 
-@no_cuda
 @pytest.mark.parametrize("compiled", [False, True])
 def test_captured_policy_follows_the_number_of_jumps(actor, compiled, monkeypatch):
     if compiled:
@@ -153,7 +154,6 @@ def test_captured_policy_follows_the_number_of_jumps(actor, compiled, monkeypatc
     assert policy.num_graphs == 0
 
 
-@no_cuda
 def test_captured_policy_keeps_other_entries_and_copies(actor):
     policy, td = CapturedPolicy(actor), make_input(actor, 4)
     td["other"] = torch.ones(4)
