@@ -187,6 +187,9 @@ def test_storage_of_two_dimensions(storage):
     assert (row > 0).all()  # the transition of weight 0 is not drawn
     share = weights.sqrt().sum() / 8
     torch.testing.assert_close(batch["advantage_weight"], weights[row].sqrt() * share)
+    for bad in ([0, 2], [-1, 0], [4, 0]):
+        with pytest.raises(IndexError, match="indices must lie in the storage|out of range"):
+            buffer.update_priority(torch.tensor([bad]), 1.0)
     # Two more times and, around the end of the ring, the first two again.
     buffer.extend(TensorDict({"x": torch.arange(8, 16).view(2, 4)}, [2, 4]))
     buffer.sample()

@@ -172,7 +172,7 @@ class AdvantageWeightedSampler(Sampler):
 
         Args:
             index (int, Tensor or tuple of Tensor): indices [B], or [B, D] for a storage of D
-                dimensions; -1 stands for a transition that was not stored and is left out.
+                dimensions. -1 stands for a transition that was not stored, and is left out.
             weight (float or Tensor): finite, non-negative weights: one, or one for each index.
             storage (Storage, optional): the storage, as the buffer gives it. Without it only
                 transitions that the sampler knows from an earlier call can be meant.

@@ -20,6 +20,10 @@ def flat_index(index: int | Tensor, shape: tuple[int, ...] | None) -> Tensor:
     Returns:
         Tensor: positions [B], ``int64``, on the CPU.
 
+    Raises:
+        IndexError: if a coordinate is out of range. The first one is checked only for its sign,
+            because the storage grows along it.
+
     Examples:
         >>> flat_index(torch.tensor([[1, 0], [2, 1]]), (3, 2))
         tensor([2, 5])
@@ -27,8 +31,14 @@ def flat_index(index: int | Tensor, shape: tuple[int, ...] | None) -> Tensor:
     index = torch.as_tensor(index, dtype=torch.int64).cpu()
     if shape is None:
         return index.reshape(-1)
+    index = index.reshape(-1, len(shape))
+    if bool((index < 0).any()) or bool((index[:, 1:] >= torch.tensor(shape[1:])).any()):
+        raise IndexError(
+            f"indices must lie in the storage of shape {shape}, got "
+            f"{index.amin(0).tolist()} to {index.amax(0).tolist()}."
+        )
     strides = torch.tensor([math.prod(shape[dim + 1 :]) for dim in range(len(shape))])
-    return (index.reshape(-1, len(shape)) * strides).sum(-1)
+    return (index * strides).sum(-1)
 
 
 def last_of_each(index: Tensor) -> tuple[Tensor, Tensor]:
