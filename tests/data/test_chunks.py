@@ -80,7 +80,7 @@ def test_weights_belong_to_the_first_transition(make_dataset):
         "test/small-v0", batch_size=50, sampler=sampler, **action_chunks(LENGTH, GAMMA)
     )
     batch = buffer.sample()
-    assert batch["advantage_weight"].shape == (50,)
+    assert batch["remaining_weight"].shape == (50,)
     buffer.update_priority(batch["anchor_index"], torch.zeros(50))
     buffer.update_priority(torch.tensor([3]), 5.0)
     kept = sampler.weights

@@ -57,14 +57,14 @@ def test_expectation_is_the_weighted_mean(alpha):
     buffer.update_priority(torch.arange(7), weights)
     losses = torch.linspace(-1, 2, 7, dtype=torch.float64)
     p = weights**alpha / (weights**alpha).sum()
-    c = factors(buffer, "advantage_weight")
+    c = factors(buffer, "remaining_weight")
     assert torch.equal(c.isnan(), p == 0)
     mean = (p * c * losses)[p > 0].sum()
     torch.testing.assert_close(mean, (weights * losses).mean(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_importance_weight_takes_any_weights(alpha):
+def test_sampling_weight_takes_any_weights(alpha):
     """sum_i p_i r_i v_i l_i = mean_i v_i l_i for fresh weights v, though w is old."""
     weights = WEIGHTS.clone()
     weights[1] = 0.2
@@ -72,7 +72,7 @@ def test_importance_weight_takes_any_weights(alpha):
     buffer.update_priority(torch.arange(7), weights)
     fresh, losses = torch.rand(7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
     p = weights**alpha / (weights**alpha).sum()
-    r = factors(buffer, "importance_weight")
+    r = factors(buffer, "sampling_weight")
     mean = (p * r * fresh * losses).sum()
     torch.testing.assert_close(mean, (fresh * losses).mean(), rtol=1e-6, atol=1e-7)
 
@@ -84,7 +84,7 @@ def test_mean_of_draws(alpha):
     buffer.update_priority(torch.arange(7), WEIGHTS)
     losses = torch.linspace(-1, 2, 7)
     batch = buffer.sample()
-    terms = batch["advantage_weight"] * losses[batch["index"]]
+    terms = batch["remaining_weight"] * losses[batch["index"]]
     error = terms.std() / len(terms) ** 0.5
     assert (terms.mean() - (WEIGHTS * losses).mean()).abs() < 4 * error
     share = torch.bincount(batch["index"], minlength=7) / len(terms)
@@ -97,12 +97,12 @@ def test_alpha_moves_the_weight_between_draws_and_loss():
     buffer.update_priority(torch.arange(7), WEIGHTS)
     batch = buffer.sample()
     torch.testing.assert_close(
-        batch["advantage_weight"], WEIGHTS.mean().float().expand(64), rtol=1e-5, atol=0
+        batch["remaining_weight"], WEIGHTS.mean().float().expand(64), rtol=1e-5, atol=0
     )
     buffer.sampler.alpha = 0.0
     batch = buffer.sample()
-    torch.testing.assert_close(batch["advantage_weight"], WEIGHTS[batch["index"]].float())
-    assert (batch["importance_weight"] == 1).all()
+    torch.testing.assert_close(batch["remaining_weight"], WEIGHTS[batch["index"]].float())
+    assert (batch["sampling_weight"] == 1).all()
 
 
 def test_new_and_overwritten_transitions_have_the_default_weight():
@@ -186,7 +186,7 @@ def test_storage_of_two_dimensions(storage):
     row = 2 * batch["index"][:, 0] + batch["index"][:, 1]
     assert (row > 0).all()  # the transition of weight 0 is not drawn
     share = weights.sqrt().sum() / 8
-    torch.testing.assert_close(batch["advantage_weight"], weights[row].sqrt() * share)
+    torch.testing.assert_close(batch["remaining_weight"], weights[row].sqrt() * share)
     for bad in ([0, 2], [-1, 0], [4, 0]):
         with pytest.raises(IndexError, match="indices must lie in the storage|out of range"):
             buffer.update_priority(torch.tensor([bad]), 1.0)
@@ -222,7 +222,7 @@ def test_checkpoints_and_copies(way, tmp_path):
     index, info = buffer.sampler.sample(buffer.storage, 50)
     same, same_info = sampler.sample(buffer.storage, 50)
     assert torch.equal(index, same)
-    assert torch.equal(info["advantage_weight"], same_info["advantage_weight"])
+    assert torch.equal(info["remaining_weight"], same_info["remaining_weight"])
     sampler.update_weight(torch.tensor([0]), 77.0)
     assert buffer.sampler.weights[0] == WEIGHTS[0]  # nothing is shared
 
@@ -252,7 +252,7 @@ def test_prefetch_and_threads():
         try:
             for _ in range(60):
                 batch = buffer.sample()
-                assert batch["advantage_weight"].isfinite().all()
+                assert batch["remaining_weight"].isfinite().all()
         except Exception as err:
             errors.append(err)
 
@@ -266,13 +266,13 @@ def test_prefetch_and_threads():
     weights = buffer.sampler.weights
     index, info = buffer.sampler.sample(buffer.storage, 1000)
     importance = (weights**0.5).sum() / 500 / weights[index] ** 0.5
-    torch.testing.assert_close(info["importance_weight"], importance.float())
+    torch.testing.assert_close(info["sampling_weight"], importance.float())
 
 
 def test_plain_buffer_gives_the_factors_as_info():
     buffer = ReplayBuffer(
         storage=LazyTensorStorage(5),
-        sampler=AdvantageWeightedSampler(weight_key="w", importance_key="r"),
+        sampler=AdvantageWeightedSampler(remaining_weight_key="w", sampling_weight_key="r"),
         batch_size=4,
     )
     buffer.extend(make_data(5))
@@ -290,7 +290,7 @@ def test_read_only_dataset(make_dataset):
     buffer.update_priority(torch.arange(len(buffer)), weights)
     batch = buffer.sample()
     assert set(batch["index"].tolist()) == {2, 5}
-    factor = dict(zip(batch["index"].tolist(), batch["advantage_weight"].tolist(), strict=True))
+    factor = dict(zip(batch["index"].tolist(), batch["remaining_weight"].tolist(), strict=True))
     total = 1 + 2
     assert factor[2] == pytest.approx(total / len(buffer))
     assert factor[5] == pytest.approx(2 * total / len(buffer))
@@ -332,4 +332,4 @@ def test_other_errors():
     with pytest.raises(RuntimeError, match="All 7 weights are 0"):
         buffer.sample()
     buffer.sampler.alpha = 0.0  # uniform draws need no positive weight
-    assert (buffer.sample()["advantage_weight"] == 0).all()
+    assert (buffer.sample()["remaining_weight"] == 0).all()

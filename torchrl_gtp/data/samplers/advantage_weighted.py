@@ -32,7 +32,7 @@ class AdvantageWeightedSampler(Sampler):
 
     and the sampler emits for it what is left for the loss,
 
-    ``c_i = w_i / (N p_i) = w_i^(1 - alpha) S / N``    (entry ``advantage_weight``).
+    ``c_i = w_i / (N p_i) = w_i^(1 - alpha) S / N``    (entry ``remaining_weight``).
 
     So for every alpha the mean of ``c_i l_i`` over a batch has the same expectation,
 
@@ -41,18 +41,21 @@ class AdvantageWeightedSampler(Sampler):
     without a constant in front (a transition of weight 0, which for alpha > 0 is never drawn,
     adds 0 on both sides). With alpha = 0 draws are uniform and ``c_i = w_i``; with alpha = 1 all
     ``c_i`` are the mean weight. A loss that computes its weights anew takes the entry
-    ``importance_weight`` ``r_i = 1 / (N p_i)`` instead: ``E[r v l] = mean_i v_i l_i`` for any
-    ``v`` that is 0 wherever ``w`` is.
+    ``sampling_weight`` ``r_i = 1 / (N p_i)`` instead: ``E[r v l] = mean_i v_i l_i`` for any
+    ``v`` that is 0 wherever ``w`` is. The losses of this package do so where they find it; to
+    use the stored weights alone, clone with ``GTPLoss(actor)`` after
+    ``loss.set_keys(sampling_weight="remaining_weight")``.
 
     Weights are set by :meth:`update_weight`, or through the buffer with
-    ``buffer.update_priority(batch["index"], weight)``: call this, and not
+    ``buffer.update_priority(batch["index"], batch["advantage_weight"])``, where the second entry is
+    what :class:`~torchrl_gtp.GTPLoss` wrote: call this, and not
     ``buffer.update_tensordict_priority``, which ignores samplers that do not derive from
     TorchRL's ``PrioritizedSampler``. A transition that is new, or that overwrites another, has
     ``default_weight`` until then; data that carry their weight under the ``priority_key`` of a
     :class:`~torchrl.data.TensorDictReplayBuffer` have it at once.
 
-    Staleness: a weight is as old as the last update of its transition. With ``advantage_weight``
-    the loss minimises the mean with those old weights; with ``importance_weight`` and fresh
+    Staleness: a weight is as old as the last update of its transition. With ``remaining_weight``
+    the loss minimises the mean with those old weights; with ``sampling_weight`` and fresh
     weights in the loss old ones cost variance, but no bias.
 
     The sampler lives on the CPU, grows with its storage and may be used from several threads.
@@ -64,10 +67,10 @@ class AdvantageWeightedSampler(Sampler):
     Keyword Args:
         default_weight (float): weight of transitions not yet updated, positive. Defaults to
             ``1.0``, the weight of a transition without advantage.
-        weight_key (NestedKey): entry of the batch for ``c_i`` [B]. Defaults to
-            ``"advantage_weight"``.
-        importance_key (NestedKey): entry of the batch for ``r_i`` [B]. Defaults to
-            ``"importance_weight"``.
+        remaining_weight_key (NestedKey): entry of the batch for ``c_i`` [B]. Defaults to
+            ``"remaining_weight"``.
+        sampling_weight_key (NestedKey): entry of the batch for ``r_i`` [B]. Defaults to
+            ``"sampling_weight"``.
 
     Raises:
         ValueError: if ``alpha`` or ``default_weight`` is out of range.
@@ -83,7 +86,7 @@ class AdvantageWeightedSampler(Sampler):
         >>> _ = buffer.extend(TensorDict({"observation": torch.randn(3, 2)}, [3]))
         >>> buffer.update_priority(torch.tensor([0, 1, 2]), torch.tensor([0.0, 1.0, 4.0]))
         >>> batch = buffer.sample()
-        >>> batch["advantage_weight"].shape, bool((batch["index"] > 0).all())
+        >>> batch["remaining_weight"].shape, bool((batch["index"] > 0).all())
         (torch.Size([4]), True)
     """
 
@@ -94,14 +97,14 @@ class AdvantageWeightedSampler(Sampler):
         alpha: float = 1.0,
         *,
         default_weight: float = 1.0,
-        weight_key: NestedKey = "advantage_weight",
-        importance_key: NestedKey = "importance_weight",
+        remaining_weight_key: NestedKey = "remaining_weight",
+        sampling_weight_key: NestedKey = "sampling_weight",
     ) -> None:
         if not 0.0 < default_weight < float("inf"):
             raise ValueError(f"default_weight must be finite and positive, got {default_weight}.")
         self.default_weight = default_weight
-        self.weight_key = weight_key
-        self.importance_key = importance_key
+        self.remaining_weight_key = remaining_weight_key
+        self.sampling_weight_key = sampling_weight_key
         self._table = WeightTable(alpha)
         self._lock = threading.RLock()
         self._empty()
@@ -137,7 +140,7 @@ class AdvantageWeightedSampler(Sampler):
 
         Returns:
             tuple: the indices [B] (a tuple of them for a storage of several dimensions), and the
-            entries ``weight_key`` and ``importance_key``, [B].
+            entries ``remaining_weight_key`` and ``sampling_weight_key``, [B].
 
         Raises:
             RuntimeError: if the storage is empty, or all weights are 0.
@@ -154,8 +157,8 @@ class AdvantageWeightedSampler(Sampler):
             index, weight, importance = self._table.sample(batch_size, self._rng)
         dtype = torch.get_default_dtype()
         info = {
-            self.weight_key: (weight * importance).to(dtype),
-            self.importance_key: importance.to(dtype),
+            self.remaining_weight_key: (weight * importance).to(dtype),
+            self.sampling_weight_key: importance.to(dtype),
         }
         if storage.ndim > 1:
             return torch.unravel_index(index, storage.shape), info
