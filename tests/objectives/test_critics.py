@@ -209,6 +209,21 @@ def test_copies_and_state_dicts_carry_the_critic(name):
     assert len(names) == len(set(names)) == len({id(p) for p in loss.parameters()})
 
 
+@pytest.mark.parametrize("name", CRITICS)
+def test_reset_reaches_the_critic_and_leaves_targets_as_copies(name):
+    loss = CRITICS[name]()
+    TargetUpdate(loss, 0.05)
+    before = {key: parameter.clone() for key, parameter in loss.named_parameters()}
+    loss.reset_parameters_recursive()
+    constant = ("log_alpha",)  # coefficients of TorchRL's losses
+    for key, parameter in loss.named_parameters():
+        assert torch.equal(parameter, before[key]) == key.endswith(constant), key
+    state = loss.state_dict()
+    for key in state:
+        if "target_" in key and key.replace("target_", "") in state and torch.is_tensor(state[key]):
+            torch.testing.assert_close(state[key], state[key.replace("target_", "")])
+
+
 def test_critics_fulfil_the_protocol():
     for name, make in CRITICS.items():
         loss = make()

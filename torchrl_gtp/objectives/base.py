@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
+from torchrl.objectives.common import LossModule
 
 from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.modules.sharing import share_parameters
@@ -113,6 +114,9 @@ class PolicyLoss(SharedLayersLoss):
         Targets start as copies again, as after construction. Buffers that belong to the data
         (action bounds, ``sigma_data``) stay as they are.
         """
+        for child in self.children():
+            if isinstance(child, LossModule):
+                child.reset_parameters_recursive()
         networks = {
             name: network
             for name, network in self.__dict__.items()
@@ -124,11 +128,12 @@ class PolicyLoss(SharedLayersLoss):
             for member in params.unbind(0) if params.ndim else [params]:
                 with member.to_module(network, preserve_module_state=False):
                     network.reset_parameters_recursive()
-        # After all networks, because they may share layers.
-        for name in networks:
-            target = self._modules.get(f"target_{name}_params")
-            if target is not None:
-                target.data.copy_(self._modules[f"{name}_params"].data)
+        # After all networks, because they may share layers, and a critic has this policy too.
+        for loss in self.modules():
+            if isinstance(loss, LossModule):
+                for name, target in loss.named_children():
+                    if name.startswith("target_"):
+                        target.data.copy_(loss._modules[name.removeprefix("target_")].data)
 
     def target_actor(self) -> GTPActor:
         """Returns an actor with the delayed (EMA) parameters, which is what one evaluates.

@@ -190,6 +190,10 @@ class LossCritic(LossModule):
         value = self._qvalue(samples, loss.qvalue_network_params).mean(0)
         return self._qvalue(tensordict, loss.qvalue_network_params) - value
 
+    def reset_parameters_recursive(self) -> None:
+        """Draws the parameters of the loss anew; those of the policy belong to its own loss."""
+        self.loss_module.reset_parameters_recursive()
+
     def _qvalue(self, tensordict: TensorDictBase, params: TensorDictParams) -> Tensor:
         """Evaluates the smallest of the Q-networks."""
         loss = self.loss_module
