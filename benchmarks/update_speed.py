@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -29,7 +30,7 @@ def make_update(mode: str, data: TensorDictBase) -> Update:
         data: the dataset, on the device of the update.
     """
     torch.manual_seed(0)
-    networks = {"activation": torch.nn.SiLU}
+    networks: dict[str, Any] = {"activation": torch.nn.SiLU}
     spec = Bounded(-1, 1, (ACTION_DIM,))
     if mode == "bc":
         loss = GTPLoss(make_gtp_actor(OBSERVATION_DIM, spec, **networks))
@@ -54,7 +55,7 @@ def make_data(device: torch.device, size: int = 10_000) -> TensorDict:
     ends = torch.zeros(size, 1, dtype=torch.bool)
     following = {"observation": torch.randn(size, OBSERVATION_DIM), "reward": torch.randn(size, 1)}
     following |= {"done": ends, "terminated": ends.clone()}
-    data = {"observation": torch.randn(size, OBSERVATION_DIM)}
+    data: dict[str, Any] = {"observation": torch.randn(size, OBSERVATION_DIM)}
     data |= {"action": torch.rand(size, ACTION_DIM) * 2 - 1, "next": following}
     return TensorDict(data, batch_size=[size]).to(device)
 
