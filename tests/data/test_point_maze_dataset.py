@@ -45,6 +45,19 @@ def test_same_seed_same_arrays(minari_root):
     assert not np.array_equal(first[0], other[0])
 
 
+def test_noise_of_the_controller(minari_root):
+    calm, usual, wild = (
+        make_point_maze_dataset("umaze", 1000, dataset_id=f"test/n{index}-v0", action_noise=noise)
+        for index, noise in enumerate((0.0, 0.5, 2.0))
+    )
+    jumps = [
+        np.abs(np.diff(next(dataset.iterate_episodes()).actions, axis=0)).mean()
+        for dataset in (calm, usual, wild)
+    ]
+    assert 3 * jumps[0] < jumps[1] < jumps[2] - 0.2
+    assert [d.storage.metadata["generator"]["action_noise"] for d in (calm, wild)] == [0.0, 2.0]
+
+
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_one_walk_cut_into_episodes(minari_root, data_format):
     dataset = make_point_maze_dataset("umaze", 700, data_format=data_format)
@@ -148,6 +161,8 @@ def test_interruption_leaves_nothing_half_written(minari_root, monkeypatch, erro
         ({"dataset_id": "no-version"}, "name-v0"),
         ({"dataset_id": "what is this?-v0"}, "name-v0"),
         ({"data_format": "csv"}, "data_format"),
+        ({"action_noise": -0.5}, r"action_noise must be finite and at least 0, got -0\.5"),
+        ({"action_noise": float("inf")}, "action_noise must be finite"),
     ],
 )
 def test_bad_arguments(minari_root, kwargs, message):
@@ -164,6 +179,7 @@ def test_command_line(minari_root):
     assert main(arguments) == 0  # there already, with the same settings
     assert main(["umaze", "--steps", "60"]) == 1  # others
     assert path.stat().st_mtime_ns == made
+    assert main([*arguments, "--noise", "1"]) == 1
     assert main(["umaze", "--steps", "60", "--overwrite"]) == 0
     assert minari.load_dataset("gtp/pointmaze/umaze-v0").total_steps == 60
 

@@ -10,7 +10,11 @@ from typing import get_args
 import minari
 from torchrl._utils import logger
 
-from torchrl_gtp.data.point_maze_dataset import make_point_maze_dataset, point_maze_settings
+from torchrl_gtp.data.point_maze_dataset import (
+    ACTION_NOISE,
+    make_point_maze_dataset,
+    point_maze_settings,
+)
 from torchrl_gtp.envs.point_maze import MazeName
 
 
@@ -30,25 +34,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("maze", nargs="?", default="umaze", choices=get_args(MazeName))
     parser.add_argument("--steps", type=int, default=200_000, help="number of steps (200000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the walk (0)")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=ACTION_NOISE,
+        help=f"standard deviation of the noise on the controller's force ({ACTION_NOISE})",
+    )
     parser.add_argument("--dataset-id", default=None, help="Minari id (gtp/pointmaze/MAZE-v0)")
     parser.add_argument("--overwrite", action="store_true", help="remake an existing dataset")
     options = parser.parse_args(arguments)
     dataset_id = options.dataset_id or f"gtp/pointmaze/{options.maze}-v0"
 
+    settings = point_maze_settings(options.maze, options.steps, options.seed, options.noise)
     if not options.overwrite:
         try:
             existing = minari.load_dataset(dataset_id).storage.metadata.get("generator")
         except FileNotFoundError:
             pass
         else:
-            if existing == point_maze_settings(options.maze, options.steps, options.seed):
+            if existing == settings:
                 logger.info(f"{dataset_id} is there already, with the same settings.")
                 return 0
             logger.error(f"{dataset_id} exists with other settings: --overwrite remakes it.")
             return 1
 
     make_point_maze_dataset(
-        options.maze, options.steps, options.seed, options.dataset_id, overwrite=options.overwrite
+        options.maze,
+        options.steps,
+        options.seed,
+        options.dataset_id,
+        action_noise=options.noise,
+        overwrite=options.overwrite,
     )
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -36,13 +37,16 @@ REFERENCE_SEED = 1_000_000
 _REPORT_EVERY = 50_000
 
 
-def point_maze_settings(maze: MazeName, num_steps: int, seed: int) -> dict[str, Any]:
+def point_maze_settings(
+    maze: MazeName, num_steps: int, seed: int, action_noise: float = ACTION_NOISE
+) -> dict[str, Any]:
     """Returns what decides the content of a dataset; kept in its metadata as ``"generator"``.
 
     Args:
         maze (str): ``"umaze"``, ``"medium"`` or ``"large"``.
         num_steps (int): number of steps.
         seed (int): seed.
+        action_noise (float): standard deviation of the noise on the force. Defaults to 0.5.
 
     Examples:
         >>> point_maze_settings("umaze", 1000, 0)["maze"]
@@ -54,7 +58,7 @@ def point_maze_settings(maze: MazeName, num_steps: int, seed: int) -> dict[str, 
         "maze": maze,
         "num_steps": num_steps,
         "seed": seed,
-        "action_noise": ACTION_NOISE,
+        "action_noise": action_noise,
     }
 
 
@@ -64,16 +68,17 @@ def make_point_maze_dataset(
     seed: int = 0,
     dataset_id: str | None = None,
     *,
+    action_noise: float = ACTION_NOISE,
     data_format: Literal["hdf5", "arrow"] | None = None,
     overwrite: bool = False,
 ) -> MinariDataset:
     """Makes an offline dataset of :class:`~torchrl_gtp.envs.FixedGoalPointMaze`.
 
     After D4RL's maze2d protocol: a waypoint controller with Gaussian noise on its force (standard
-    deviation 0.5, the sum clipped to [-1, 1]) walks to a uniformly random free cell; when it
-    arrives, the next cell is drawn and the walk goes on, without a reset. The reward is not that of
-    the walk but that of the environment: 1 within 0.45 of the one fixed goal, which neither the
-    observation nor the walker knows. So cloning the walk does not solve the task.
+    deviation ``action_noise``, the sum clipped to [-1, 1]) walks to a uniformly random free cell;
+    when it arrives, the next cell is drawn and the walk goes on, without a reset. The reward is not
+    that of the walk but that of the environment: 1 within 0.45 of the one fixed goal, which neither
+    the observation nor the walker knows. So cloning the walk does not solve the task.
 
     The one long walk is stored as episodes that are truncated every 300, 600 or 800 steps (umaze,
     medium, large), none terminated; each begins where the one before it ended, the last one may be
@@ -90,6 +95,8 @@ def make_point_maze_dataset(
         num_steps (int, optional): number of steps. Defaults to 200,000.
         seed (int, optional): seed; the same seed gives the same arrays. Defaults to 0.
         dataset_id (str, optional): Minari id. Defaults to ``f"gtp/pointmaze/{maze}-v0"``.
+        action_noise (float, optional): standard deviation of the noise on the force, whose bounds
+            are -1 and 1; more noise makes worse data. Defaults to 0.5, as in D4RL.
         data_format (str, optional): ``"hdf5"`` or ``"arrow"``. Defaults to Minari's choice, HDF5.
         overwrite (bool, optional): replaces an existing dataset of that id. Defaults to ``False``.
 
@@ -97,8 +104,8 @@ def make_point_maze_dataset(
         the ``MinariDataset``.
 
     Raises:
-        ValueError: if ``maze`` or ``data_format`` is unknown, ``num_steps`` is below 1 or
-            ``dataset_id`` malformed.
+        ValueError: if ``maze`` or ``data_format`` is unknown, ``num_steps`` is below 1,
+            ``action_noise`` negative or infinite, or ``dataset_id`` malformed.
         FileExistsError: if the id exists and ``overwrite`` is ``False``.
         ImportError: if the simulator is missing.
 
@@ -112,6 +119,8 @@ def make_point_maze_dataset(
     spec = point_maze_spec(maze)
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+    if not 0.0 <= action_noise < math.inf:
+        raise ValueError(f"action_noise must be finite and at least 0, got {action_noise}.")
     if data_format not in (None, "hdf5", "arrow"):
         raise ValueError(f"data_format must be 'hdf5', 'arrow' or None, got {data_format!r}.")
     if dataset_id is None:
@@ -124,7 +133,7 @@ def make_point_maze_dataset(
         )
 
     start = time.perf_counter()
-    episodes = _walk(maze, num_steps, seed)
+    episodes = _walk(maze, num_steps, seed, action_noise)
     ref_min, ref_max = _reference_scores(maze)
     metadata = {
         "dataset_id": dataset_id,
@@ -140,7 +149,7 @@ def make_point_maze_dataset(
             "that of one fixed goal, which is not in the observation."
         ),
         "requirements": ["torchrl_gtp[sim]"],
-        "generator": point_maze_settings(maze, num_steps, seed),
+        "generator": point_maze_settings(maze, num_steps, seed, action_noise),
     }
     _publish(destination, spec, episodes, metadata, data_format)
 
@@ -164,7 +173,7 @@ def _checked_path(dataset_id: str) -> Path:
     return get_dataset_path(dataset_id)
 
 
-def _walk(maze: MazeName, num_steps: int, seed: int) -> list[EpisodeBuffer]:
+def _walk(maze: MazeName, num_steps: int, seed: int, action_noise: float) -> list[EpisodeBuffer]:
     env = FixedGoalPointMaze(maze)
     # The environment draws its start from `seed` too: another stream keeps them independent.
     rng = np.random.default_rng([seed, 1])
@@ -180,7 +189,7 @@ def _walk(maze: MazeName, num_steps: int, seed: int) -> list[EpisodeBuffer]:
 
     draw_goal(observations[0])
     for step in range(num_steps):
-        force = controller(observations[step]) + rng.normal(0.0, ACTION_NOISE, 2)
+        force = controller(observations[step]) + rng.normal(0.0, action_noise, 2)
         actions[step] = np.clip(force, -1.0, 1.0)
         observations[step + 1], rewards[step], *_ = env.step(actions[step])
         if controller.arrived(observations[step + 1]):
