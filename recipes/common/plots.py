@@ -30,7 +30,10 @@ def _draw_series(axes: Axes, history: History, key: str, **style: Any) -> bool:
 
 
 def plot_learning_curves(
-    path: Path, histories: Mapping[str, History], references: Mapping[str, float] | None = None
+    path: Path,
+    histories: Mapping[str, History],
+    references: Mapping[str, float] | None = None,
+    events: Mapping[str, float] | None = None,
 ) -> None:
     """Draw evaluation return, success rate and losses against the number of updates.
 
@@ -39,6 +42,7 @@ def plot_learning_curves(
         histories: for each method its rows; a row has ``"step"`` and any of ``"eval/return"``,
             ``"eval/success_rate"`` and ``"train/loss_*"``.
         references: horizontal lines in the panel of returns, by name.
+        events: vertical lines in every panel, the number of updates by name.
     """
     rows = [row for history in histories.values() for row in history]
     with_success = any("eval/success_rate" in row for row in rows)
@@ -63,6 +67,8 @@ def plot_learning_curves(
                     )
             else:
                 _draw_series(axes, history, key, color=f"C{index}", marker="o", ms=3, label=name)
+        for name, value in (events or {}).items():
+            axes.axvline(value, color="0.3", ls=":", lw=1, label=name)
         if key == "eval/return":
             for name, value in (references or {}).items():
                 axes.axhline(value, color="0.5", ls="--", lw=1, label=name)

@@ -109,6 +109,7 @@ def write_report(
     rows: Mapping[str, MethodResults],
     histories: Mapping[str, list[dict[str, float]]],
     settings: Mapping[str, Any],
+    events: Mapping[str, float] | None = None,
 ) -> str:
     """Write ``results.json``, ``results.md`` and ``learning_curves.png``.
 
@@ -117,6 +118,7 @@ def write_report(
         rows: the table's rows by key, ``"behaviour"`` among them.
         histories: the logged values of each trained method, by key.
         settings: what identifies the run, stored beside the results.
+        events: numbers of updates to mark in the learning curves, by name.
 
     Returns:
         the table, in Markdown.
@@ -129,6 +131,7 @@ def write_report(
         folder / "learning_curves.png",
         {rows[key].name: history for key, history in histories.items()},
         {rows["behaviour"].name: rows["behaviour"].return_mean},
+        events,
     )
     return table
 

@@ -10,6 +10,7 @@ Ctrl-C ends a run between two updates, with a checkpoint, and exits with code 13
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,18 @@ from torchrl_gtp.data import AffineReward, MinariReplayBuffer, load_minari, make
 FRESH_SEED = 100_000
 METHODS = {"gtp_bc": "GTP-BC", "gtp": "GTP"}
 # What a resumed run may change; the rest is in the state of its checkpoint.
-RESUMABLE = ("optim.steps", "env.", "logger.", "checkpoint.", "device", "num_threads", "resume")
+RESUMABLE = ("resume", "env.", "logger.", "checkpoint.", "device", "num_threads", "optim.steps")
 
 
-def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
+def resumed_config(
+    folder: Path, overrides: list[str], resumable: Sequence[str] = RESUMABLE
+) -> DictConfig:
     """Read the config of an interrupted run and apply the overrides given beside ``resume``.
 
     Args:
         folder: the run's output folder.
         overrides: of the form ``key=value``.
+        resumable: beginnings of the names that may change.
 
     Raises:
         FileNotFoundError: if the folder holds no checkpoint.
@@ -67,10 +71,10 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
     config.merge_with_dotlist(overrides)
     for name in (override.partition("=")[0] for override in overrides):
         before, now = OmegaConf.select(former, name), OmegaConf.select(config, name)
-        if now != before and not name.startswith(RESUMABLE):
+        if now != before and not name.startswith(tuple(resumable)):
             raise ValueError(
                 f"{name}={now}: the run in {folder} was trained with {before}, and a resumed run "
-                f"may only change {', '.join(RESUMABLE[:-1])}. Start another run."
+                f"may only change {', '.join(resumable)}. Start another run."
             )
     return config
 

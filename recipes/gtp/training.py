@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
@@ -67,7 +69,6 @@ class Run:
             whether the last update was reached.
         """
         cfg, learner = self.cfg, self.learner
-        device = next(learner.loss.parameters()).device
         bar = tqdm(
             total=learner.num_updates,
             initial=learner.step,
@@ -80,7 +81,7 @@ class Run:
         try:
             with bar:
                 while learner.step < learner.num_updates and not interrupt:
-                    losses = learner.update(self.buffer.sample().to(device))
+                    losses = learner.update(self.sample().to(self.device))
                     bar.update()
                     if _is_due(learner.step, cfg.logger.interval):
                         bar.set_postfix(self._log_losses(losses), refresh=False)
@@ -99,6 +100,15 @@ class Run:
             if self.logger is not None:
                 self.logger.close()
         return learner.step >= learner.num_updates
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return next(self.learner.loss.parameters()).device
+
+    def sample(self) -> TensorDictBase:
+        """Draw the batch of the next update."""
+        return self.buffer.sample()
 
     def evaluate(self, num_episodes: int, seed: int) -> Evaluation:
         """Evaluate the averaged actor with the K of evaluation."""
@@ -126,7 +136,15 @@ class Run:
 
     def save(self, name: str) -> None:
         """Write the whole state to ``<folder>/<name>.pt``."""
-        state = {
+        save_checkpoint(self.folder / f"{name}.pt", self.state_dict())
+
+    def load(self, path: Path) -> None:
+        """Go back to a state of :meth:`save`."""
+        self.load_state_dict(load_checkpoint(path, self.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all that training changes, and the config."""
+        return {
             "config": OmegaConf.to_container(self.cfg, resolve=True),
             "learner": self.learner.state_dict(),
             "history": self.history,
@@ -134,17 +152,18 @@ class Run:
             "seconds": self.seconds,
             "random": random_state(),
         }
-        save_checkpoint(self.folder / f"{name}.pt", state)
 
-    def load(self, path: Path) -> None:
-        """Go back to a state of :meth:`save`."""
-        device = next(self.learner.loss.parameters()).device
-        state = load_checkpoint(path, device)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to the state of :meth:`state_dict`; the config stays."""
         self.learner.load_state_dict(state["learner"])
         self.history = state["history"]
         self.best_return = state["best_return"]
         self.seconds = state["seconds"]
         set_random_state(state["random"])
+
+    def counters(self) -> dict[str, float]:
+        """What is counted beside the updates, logged with losses and evaluations."""
+        return {}
 
     def _log_losses(self, losses: TensorDictBase) -> dict[str, str]:
         values = {name: value.mean().item() for name, value in losses.items()}
@@ -182,6 +201,7 @@ class Run:
             self.save("best")
 
     def _record(self, values: Mapping[str, float]) -> None:
+        values = {**self.counters(), **values}
         self.history.append({"step": self.learner.step, **values})
         if self.logger is not None:
             for name, value in values.items():

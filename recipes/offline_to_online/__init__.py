@@ -1,0 +1,1 @@
+"""Pretraining on a Minari dataset, then fine-tuning with a TorchRL collector."""
