@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
+from torchrl.modules import AdditiveGaussianModule
 
 from recipes.gtp.training import Run
 from recipes.offline_to_online.mixed_buffer import MixedReplayBuffer
@@ -102,15 +104,9 @@ class OfflineToOnlineRun(Run):
     frames: int = 0
 
     def __post_init__(self) -> None:
-        online = self.cfg.online
-        # The policy shares its tensors with the loss: what an update changes, it acts on.
         self.collector = Collector(
             self.train_env,
-            self.learner.policy(
-                self.cfg.actor.num_steps_eval,
-                num_candidates=online.num_candidates,
-                temperature=online.candidate_temperature,
-            ),
+            self.exploration_policy(),
             frames_per_batch=self.schedule.frames_per_batch,
             total_frames=-1,
             policy_device=self.device,
@@ -119,6 +115,28 @@ class OfflineToOnlineRun(Run):
             auto_register_policy_transforms=False,  # the policy keeps no state between steps
         )
         self._batches: Iterator[TensorDictBase] = iter(self.collector)
+
+    def exploration_policy(self) -> TensorDictModuleBase:
+        """The policy of the collector: it samples, and adds noise where the config says so.
+
+        It shares its tensors with the loss: what an update changes, it acts on.
+        """
+        online = self.cfg.online
+        policy = self.learner.policy(
+            self.cfg.actor.num_steps_eval,
+            num_candidates=online.num_candidates,
+            temperature=online.candidate_temperature,
+        )
+        if online.action_noise == 0:
+            return policy
+        noise = AdditiveGaussianModule(
+            self.buffer.metadata.action_spec,
+            sigma_init=online.action_noise,
+            sigma_end=online.action_noise,
+            annealing_num_steps=1,
+            device=self.device,
+        )
+        return TensorDictSequential(policy, noise)
 
     def sample(self) -> TensorDictBase:
         """Collect what is due, then draw the batch of the next update."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,11 @@ __all__ = ["advantage_weight", "masked_std"]
 
 
 def masked_std(
-    values: Tensor, mask: Tensor | None = None, importance: Tensor | None = None
+    values: Tensor,
+    mask: Tensor | None = None,
+    importance: Tensor | None = None,
+    *,
+    sum_parts: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Computes the population standard deviation over all valid entries, a scalar tensor.
 
@@ -18,20 +24,26 @@ def masked_std(
         mask (Tensor, optional): boolean mask of valid entries, of the shape of ``values``.
         importance (Tensor, optional): non-negative weights of the entries, of the shape of
             ``values``.
+        sum_parts (callable, optional): maps a tensor of sums over these values to the sums over
+            all parts of a batch that is split, over processes for instance. Defaults to none:
+            the values are the whole batch.
 
     Examples:
         >>> masked_std(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
         tensor(1.)
     """
-    if mask is None and importance is None:
+    if mask is None and importance is None and sum_parts is None:
         return values.std(correction=0)
     weight = torch.ones_like(values) if importance is None else importance
     if mask is not None:
         values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
+    sums = torch.stack([weight.sum(), (weight * values).sum()])
+    sums = sums if sum_parts is None else sum_parts(sums)
     # An empty mask has no deviation: the smallest divisor keeps it at 0.
-    total = weight.sum().clamp_min(torch.finfo(values.dtype).tiny)
-    mean = (weight * values).sum() / total
-    return ((weight * (values - mean).square()).sum() / total).sqrt()
+    total = sums[0].clamp_min(torch.finfo(values.dtype).tiny)
+    squares = (weight * (values - sums[1] / total).square()).sum()
+    squares = squares if sum_parts is None else sum_parts(squares)
+    return (squares / total).sqrt()
 
 
 def advantage_weight(
@@ -41,6 +53,7 @@ def advantage_weight(
     eps: float = 1e-6,
     mask: Tensor | None = None,
     importance: Tensor | None = None,
+    sum_parts: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Computes the weight ``w = exp(eta * max(0, A) / (std(A) + eps))`` (paper, eq. 10).
 
@@ -56,6 +69,7 @@ def advantage_weight(
         mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
         importance (Tensor, optional): weights of the entries in the standard deviation, where
             they were not drawn uniformly.
+        sum_parts (callable, optional): as in :func:`masked_std`, for a batch that is split.
 
     Returns:
         Tensor: weights of the shape of ``advantage``, without gradient.
@@ -65,7 +79,7 @@ def advantage_weight(
         tensor([1.0000, 2.7183])
     """
     advantage = advantage.detach()
-    scale = masked_std(advantage, mask, importance) + eps
+    scale = masked_std(advantage, mask, importance, sum_parts=sum_parts) + eps
     positive = advantage.clamp_min(0)
     if mask is not None:
         positive = torch.where(mask, positive, 0.0)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from torchrl_gtp.flow_map import (
     KarrasGridTimes,
@@ -82,6 +82,10 @@ class GTPLoss(ClippedDoubleQLoss):
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
             left alone, it stays in the middle of the schedule. Defaults to ``0.5``.
+        sync_advantage (bool): whether the standard deviation of the advantages is over the
+            batches of all processes of ``torch.distributed``'s default group, where there is one.
+            All of them have to call the loss together. So data-parallel training on equal parts
+            of a batch has the gradients of one process on the whole. Defaults to ``False``.
         **critic_options: further arguments of
             :class:`~torchrl_gtp.objectives.ClippedDoubleQLoss`. Those that are not about its
             critics (``delay_actor``, ``use_prioritized_weights``, ``reduction``) hold without
@@ -152,6 +156,7 @@ class GTPLoss(ClippedDoubleQLoss):
         robust_power: float = 0.5,
         teacher: Literal["current", "ema"] = "current",
         progress: float = 0.5,
+        sync_advantage: bool = False,
         **critic_options: Any,
     ) -> None:
         super().__init__(actor_network, qvalue_network, value_network, **critic_options)
@@ -192,6 +197,7 @@ class GTPLoss(ClippedDoubleQLoss):
         self.robust_power = robust_power
         self.teacher = teacher
         self.advantage_eps = advantage_eps
+        self.sync_advantage = sync_advantage
         dtype = actor_network.low.dtype
         device = actor_network.low.device
         self.register_coeff_buffer("eta", eta, dtype=dtype, device=device)
@@ -292,6 +298,7 @@ class GTPLoss(ClippedDoubleQLoss):
             eps=self.advantage_eps,
             mask=self._validity_mask(tensordict, leading),
             importance=self._sampling_weight(tensordict),
+            sum_parts=_sum_over_processes if self.sync_advantage else None,
         )
         weight = torch.minimum(unbounded, self.max_weight)
         return weight, {
@@ -450,3 +457,11 @@ class GTPLoss(ClippedDoubleQLoss):
         loss = self._reduce(error, tensordict)
         self._clear_param_weakrefs(tensordict)
         return loss
+
+
+def _sum_over_processes(parts: Tensor) -> Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return parts
+    total = parts.clone()
+    distributed.all_reduce(total)
+    return total

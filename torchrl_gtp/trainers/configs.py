@@ -1,4 +1,4 @@
-"""Instantiable dataclass configs of losses, actors and critics."""
+"""Instantiable dataclass configs of the loss, actors and critics."""
 
 from __future__ import annotations
 
@@ -94,9 +94,10 @@ class QValueConfig(ConfigBase):
 
     observation_dim: int = MISSING
     action_dim: int = MISSING
+    chunk_length: int | None = None
+    num_quantiles: int = 1
     observation_keys: Any = field(default_factory=_observation)
     action_key: Any = "action"
-    chunk_length: int | None = None
     hidden_sizes: Any = field(default_factory=_hidden_sizes)
     activation: Any = field(default_factory=_mish)
     _target_: str = f"{_HERE}._make_qvalue"
@@ -164,6 +165,7 @@ class GTPLossConfig(LossConfig):
     actor_network: Any = None
     qvalue_network: Any = None
     value_network: Any = None
+    critic: Any = None
     eta: float = 1.0
     lambda_flow: float = 1.0
     max_weight: float | None = 100.0
@@ -173,11 +175,15 @@ class GTPLossConfig(LossConfig):
     robust_power: float = 0.5
     teacher: str = "current"
     progress: float = 0.5
+    sync_advantage: bool = False
     num_qvalue_nets: int = 2
+    num_qvalue_subset: int | None = None
     loss_function: str = "l2"
     expectile: float = 0.9
     num_value_samples: int = 1
     num_backup_samples: int = 1
+    policy_noise: float = 0.0
+    noise_clip: float = 0.5
     policy_num_steps: int | None = None
     delay_actor: bool = True
     delay_qvalue: bool = True
