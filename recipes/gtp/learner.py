@@ -10,10 +10,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tensordict import TensorDictBase
-from torch import nn
+from torch import distributed, nn
 from torchrl.objectives import SoftUpdate
 
 from recipes.common.options import check_options
+from recipes.common.processes import Processes
 from torchrl_gtp import CandidateActor, GTPActor, GTPLoss, make_gtp_actor, make_qvalue, make_value
 from torchrl_gtp.data import MinariReplayBuffer
 
@@ -44,9 +45,11 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
 
     loss_options: dict[str, Any] = instantiate(cfg.loss, _convert_="all")
     gamma, with_value = loss_options.pop("gamma"), loss_options.pop("value_network")
-    # The recipe sums scalar losses and keeps the progress up to date.
+    # The recipe sums scalar losses, keeps the progress up to date and knows of other processes.
     reserved = ("actor_network", "qvalue_network", "value_network", "progress", "reduction")
+    reserved = (*reserved, "sync_advantage")
     check_options("loss", loss_options, GTPLoss, reserved=reserved)
+    loss_options["sync_advantage"] = distributed.is_initialized()
     if bc:
         return GTPLoss(actor, **loss_options)
 
@@ -75,13 +78,14 @@ class Learner:
     Args:
         loss: the loss, on its device.
         cfg: the ``optim`` group of the recipe's config.
+        processes: those among which each batch is split. Defaults to this one alone.
 
     Attributes:
         step: updates made so far.
         num_updates: updates in the whole run.
     """
 
-    def __init__(self, loss: GTPLoss, cfg: DictConfig) -> None:
+    def __init__(self, loss: GTPLoss, cfg: DictConfig, processes: Processes | None = None) -> None:
         if cfg.lr_schedule not in ("constant", "cosine"):
             raise ValueError(
                 f"optim.lr_schedule must be 'constant' or 'cosine', got {cfg.lr_schedule!r}."
@@ -102,12 +106,14 @@ class Learner:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, partial(_lr_factor, cfg.lr_schedule, cfg.steps)
         )
+        # Before the moving averages start, which begin at the weights that all processes get.
+        self._parallel_loss = loss if processes is None else processes.parallel(loss)
         self._target_update = SoftUpdate(loss, tau=cfg.tau)
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Take one step of gradient descent; return the losses and diagnostics, detached."""
         self.loss.progress.fill_(self.step / self.num_updates)
-        losses = self.loss(batch)
+        losses = self._parallel_loss(batch)
         total = sum(value for name, value in losses.items() if name.startswith("loss_"))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

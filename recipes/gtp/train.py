@@ -5,6 +5,10 @@ The config is ``config.yaml``, every field can be overridden on the command line
     python recipes/gtp/train.py dataset=gtp/pointmaze/umaze-v0 compare_bc=true
 
 Ctrl-C ends a run between two updates, with a checkpoint, and exits with code 130 (143 on SIGTERM).
+
+Under torchrun it is data-parallel, with ``replay_buffer.batch_size`` transitions for each process::
+
+    torchrun --nproc-per-node 2 recipes/gtp/train.py replay_buffer.batch_size=128
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from recipes.common.evaluation import milliseconds_per_action
 from recipes.common.interrupt import Interrupt
 from recipes.common.mazes import fixed_goal_maze
 from recipes.common.plots import plot_maze_paths
+from recipes.common.processes import Processes
 from recipes.gtp.learner import Learner, make_loss
 from recipes.gtp.report import (
     PATHS_DRAWN,
@@ -106,20 +111,27 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
         folder: where all outputs go; a run in it goes on if ``cfg.resume`` is set.
 
     Returns:
-        the rows of the table by key: ``"behaviour"``, ``"gtp_bc"``, ``"gtp"``.
+        the rows of the table by key: ``"behaviour"``, ``"gtp_bc"``, ``"gtp"``; none in a process
+        of a data-parallel run that is not the first.
 
     Raises:
         FileExistsError: if the folder holds another run.
         SystemExit: if Ctrl-C or SIGTERM ended the training; the checkpoint is written before.
     """
-    if cfg.resume is None and list(folder.glob("*/last.pt")):
+    with Processes(cfg.device) as processes:
+        # The folder's name has the time in it, which the processes do not share.
+        return _run(cfg, processes.of_main(folder), processes)
+
+
+def _run(cfg: DictConfig, folder: Path, processes: Processes) -> dict[str, MethodResults]:
+    if processes.is_main and cfg.resume is None and list(folder.glob("*/last.pt")):
         raise FileExistsError(
             f"{folder} holds a run already. Go on with it by resume={folder}, or choose another "
             "hydra.run.dir."
         )
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
-    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device, is_main = processes.device, processes.is_main
     buffer = make_buffer(cfg)
     max_steps = cfg.env.max_steps or buffer.metadata.max_episode_steps
     if max_steps is None:
@@ -127,9 +139,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
             f"The environment of {cfg.dataset} has no time limit: set env.max_steps, the steps of "
             "an evaluation episode."
         )
-    env = make_minari_env(buffer.metadata, num_envs=cfg.env.num_envs, seed=cfg.env.eval_seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    env = None
+    if is_main:
+        env = make_minari_env(buffer.metadata, num_envs=cfg.env.num_envs, seed=cfg.env.eval_seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
     rows = {"behaviour": behaviour_results(buffer)}
     paths = {}
@@ -138,27 +152,33 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
         for key in ["gtp_bc", "gtp"] if cfg.compare_bc else ["gtp_bc" if cfg.bc else "gtp"]:
             torch.manual_seed(cfg.seed)
             loss = make_loss(cfg, buffer, bc=key == "gtp_bc").to(device)
+            if not is_main:
+                processes.seed(cfg.seed)
             method = Run(
                 name=METHODS[key],
-                learner=Learner(loss, cfg.optim),
+                learner=Learner(loss, cfg.optim, processes),
                 buffer=buffer,
                 env=env,
                 cfg=cfg,
                 folder=folder / key,
                 max_steps=max_steps,
-                logger=make_logger(cfg, folder, key),
+                logger=make_logger(cfg, folder, key) if is_main else None,
+                processes=processes,
             )
             if cfg.resume is not None and (folder / key / "last.pt").exists():
                 method.load(folder / key / "last.pt")
             with Interrupt() as interrupt:
                 finished = method.train(interrupt)
             if not finished:
-                print(
-                    f"\nStopped {method.name} at update {method.learner.step} of "
-                    f"{method.learner.num_updates}. Go on with: python recipes/gtp/train.py "
-                    f"resume={folder}"
-                )
+                if is_main:
+                    print(
+                        f"\nStopped {method.name} at update {method.learner.step} of "
+                        f"{method.learner.num_updates}. Go on with: python recipes/gtp/train.py "
+                        f"resume={folder}"
+                    )
                 sys.exit(interrupt.exit_code)
+            if not is_main:
+                continue
             # Other episodes than those of the learning curves, by which best.pt was chosen.
             evaluation = method.evaluate(cfg.env.final_episodes, cfg.env.eval_seed + FRESH_SEED)
             rows[key] = method_results(
@@ -173,7 +193,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
             paths[key] = evaluation.paths[:PATHS_DRAWN], evaluation.returns[:PATHS_DRAWN]
             histories[key] = method.history
     finally:
-        env.close()
+        if env is not None:
+            env.close()
+    if not is_main:
+        return {}
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings = {"dataset": cfg.dataset, "seed": cfg.seed, "updates": cfg.optim.steps}

@@ -24,10 +24,14 @@ from recipes.common.checkpoints import (
 )
 from recipes.common.evaluation import Evaluation, evaluate
 from recipes.common.interrupt import Interrupt
+from recipes.common.processes import Processes
 from recipes.gtp.learner import Learner
 from recipes.gtp.report import mean_score
 from torchrl_gtp import CandidateActor, GTPActor
 from torchrl_gtp.data import MinariReplayBuffer
+
+# A question costs a round of messages.
+UPDATES_BETWEEN_QUESTIONS = 20
 
 
 @dataclass
@@ -38,11 +42,12 @@ class Run:
         name: the method's name in bar and messages.
         learner: what an update is.
         buffer: the dataset.
-        env: evaluation environment.
+        env: evaluation environment; ``None`` in a process that does not evaluate.
         cfg: the recipe's config.
         folder: where checkpoints go.
         max_steps: steps an evaluation episode.
         logger: TorchRL logger or ``None``; closed when the training ends.
+        processes: those of a data-parallel run, of which the first evaluates and writes.
 
     Attributes:
         history: logged values by update, for the learning curves.
@@ -53,11 +58,12 @@ class Run:
     name: str
     learner: Learner
     buffer: MinariReplayBuffer
-    env: EnvBase
+    env: EnvBase | None
     cfg: DictConfig
     folder: Path
     max_steps: int
     logger: Logger | None = None
+    processes: Processes = field(default_factory=Processes)
     history: list[dict[str, float]] = field(default_factory=list)
     best_return: float = -float("inf")
     seconds: float = 0.0
@@ -75,12 +81,13 @@ class Run:
             desc=self.name,
             unit="update",
             dynamic_ncols=True,
-            disable=None,  # no bar where nobody watches: the evaluations are printed
+            # No bar where nobody watches: the evaluations are printed.
+            disable=None if self.processes.is_main else True,
         )
         start = time.perf_counter()
         try:
             with bar:
-                while learner.step < learner.num_updates and not interrupt:
+                while learner.step < learner.num_updates and not self._stopped(interrupt):
                     losses = learner.update(self.sample().to(self.device))
                     bar.update()
                     if _is_due(learner.step, cfg.logger.interval):
@@ -89,7 +96,7 @@ class Run:
                     checkpoint_due = _is_due(learner.step, cfg.checkpoint.interval)
                     if evaluation_due or checkpoint_due:
                         self.seconds += time.perf_counter() - start
-                        if evaluation_due:
+                        if evaluation_due and self.processes.is_main:
                             self._evaluate(bar)
                         if checkpoint_due:
                             self.save("last")
@@ -100,6 +107,13 @@ class Run:
             if self.logger is not None:
                 self.logger.close()
         return learner.step >= learner.num_updates
+
+    def _stopped(self, interrupt: Interrupt) -> bool:
+        """Whether a signal came; several processes ask each other now and then, all at once."""
+        if self.processes.size == 1:
+            return bool(interrupt)
+        due = self.learner.step % UPDATES_BETWEEN_QUESTIONS == 0
+        return due and self.processes.any(bool(interrupt))
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +126,7 @@ class Run:
 
     def evaluate(self, num_episodes: int, seed: int) -> Evaluation:
         """Evaluate the averaged actor with the K of evaluation."""
+        assert self.env is not None
         return evaluate(
             self.env,
             self.policy(),
@@ -136,6 +151,8 @@ class Run:
 
     def save(self, name: str) -> None:
         """Write the whole state to ``<folder>/<name>.pt``."""
+        if not self.processes.is_main:
+            return
         save_checkpoint(self.folder / f"{name}.pt", self.state_dict())
 
     def load(self, path: Path) -> None:
@@ -159,7 +176,11 @@ class Run:
         self.history = state["history"]
         self.best_return = state["best_return"]
         self.seconds = state["seconds"]
-        set_random_state(state["random"])
+        if self.processes.is_main:
+            set_random_state(state["random"])
+        else:
+            # The checkpoint is the main process's: the others go on with other draws.
+            self.processes.seed(self.cfg.seed + self.learner.step)
 
     def counters(self) -> dict[str, float]:
         """What is counted beside the updates, logged with losses and evaluations."""

@@ -166,7 +166,14 @@ def test_reward_scale_and_shift(config: MakeConfig) -> None:
             "loss",
             GTPLoss,
             {"gamma", "value_network"},
-            {"actor_network", "qvalue_network", "value_network", "progress", "reduction"},
+            {
+                "actor_network",
+                "qvalue_network",
+                "value_network",
+                "progress",
+                "reduction",
+                "sync_advantage",
+            },
             {"eta"},
         ),
         (
