@@ -35,7 +35,7 @@ def plot_learning_curves(
     references: Mapping[str, float] | None = None,
     events: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw evaluation return, success rate and losses against the number of updates.
+    """Draw evaluation return, and success rate and losses if there are any, against updates.
 
     Args:
         path: PNG file to write.
@@ -47,7 +47,8 @@ def plot_learning_curves(
     rows = [row for history in histories.values() for row in history]
     with_success = any("eval/success_rate" in row for row in rows)
     losses = sorted({key for row in rows for key in row if key.startswith("train/loss_")})
-    keys = ["eval/return", *(["eval/success_rate"] if with_success else []), "train/loss"]
+    keys = ["eval/return", *(["eval/success_rate"] if with_success else [])]
+    keys += ["train/loss"] if losses else []
     titles = {
         "eval/return": "Return per evaluation episode",
         "eval/success_rate": "Success rate",
@@ -74,7 +75,7 @@ def plot_learning_curves(
                 axes.axhline(value, color="0.5", ls="--", lw=1, label=name)
         if key == "eval/success_rate":
             axes.set_ylim(-0.03, 1.03)
-        if key == "train/loss" and losses:
+        if key == "train/loss":
             axes.set_yscale("log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")

@@ -6,7 +6,7 @@ import inspect
 import os
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -92,7 +92,7 @@ class Processes:
             return module
         # Buffers are moving averages of parameters that agree, so they agree as well. The option
         # has another name from torch 2.13 on, which warns about the former one.
-        options = inspect.signature(DistributedDataParallel).parameters
-        name = "forward_sync_buffers"
-        name = name if name in options else "broadcast_buffers"
-        return DistributedDataParallel(module, **{name: False})
+        known = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(module, **options)

@@ -89,10 +89,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
     torch.manual_seed(cfg.seed)
-    learner = Learner(
-        make_loss(cfg, buffer, bc=False).to(device),
-        OmegaConf.merge(cfg.optim, {"steps": schedule.updates}),
-    )
+    optim = cfg.optim.copy()
+    optim.steps = schedule.updates
+    learner = Learner(make_loss(cfg, buffer, bc=False).to(device), optim)
     env = make_minari_env(buffer.metadata, num_envs=cfg.env.num_envs, seed=cfg.env.eval_seed)
     train_env = make_minari_env(buffer.metadata, num_envs=cfg.online.num_envs, seed=cfg.seed)
     method = OfflineToOnlineRun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ class Schedule:
     num_envs: int
 
     def __post_init__(self) -> None:
+        """Checks that the numbers fit together."""
         for name, least in (
             ("frames_per_batch", 1),
             ("updates_per_batch", 1),
@@ -104,6 +106,7 @@ class OfflineToOnlineRun(Run):
     frames: int = 0
 
     def __post_init__(self) -> None:
+        """Makes the collector."""
         self.collector = Collector(
             self.train_env,
             self.exploration_policy(),
@@ -127,12 +130,16 @@ class OfflineToOnlineRun(Run):
             num_candidates=online.num_candidates,
             temperature=online.candidate_temperature,
         )
+        if not 0.0 <= online.action_noise < math.inf:
+            raise ValueError(
+                f"online.action_noise must be finite and at least 0, got {online.action_noise}."
+            )
         if online.action_noise == 0:
             return policy
         noise = AdditiveGaussianModule(
             self.buffer.metadata.action_spec,
-            sigma_init=online.action_noise,
-            sigma_end=online.action_noise,
+            sigma_init=float(online.action_noise),
+            sigma_end=float(online.action_noise),
             annealing_num_steps=1,
             device=self.device,
         )

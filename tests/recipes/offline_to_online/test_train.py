@@ -12,10 +12,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
+from tensordict import TensorDict
 
 from recipes.common.checkpoints import load_checkpoint
 from recipes.gtp.learner import Learner
 from recipes.offline_to_online import train as recipe
+from recipes.offline_to_online.summarize import main
 from recipes.offline_to_online.training import OfflineToOnlineRun
 from tests.recipes.conftest import TINY
 
@@ -32,6 +35,9 @@ TINY_ONLINE = [
     "online.frames_per_batch=20",
     "online.updates_per_batch=2",
     "online.buffer_size=60",
+    "online.num_candidates=1",
+    "online.action_noise=0",
+    "env.num_candidates=1",
     "env.eval_interval=4",
 ]
 
@@ -66,7 +72,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_both_phases_leave_curves_checkpoints_and_results(
-    config: MakeConfig, tmp_path: Path
+    config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = recipe.run(config("seed=3"), tmp_path)
     assert list(rows) == ["behaviour", "offline", "online"]
@@ -84,6 +90,14 @@ def test_both_phases_leave_curves_checkpoints_and_results(
     assert (last["learner"]["step"], last["frames"]) == (10, 80)
     assert (tmp_path / "learning_curves.png").exists()
     assert "GTP, before the switch" in (tmp_path / "results.md").read_text()
+
+    main([str(tmp_path), "--picture", str(tmp_path / "curves.png")])
+    assert min(Image.open(tmp_path / "curves.png").size) > 300
+    header, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert "return before" in header
+    assert [cell.strip() for cell in row.split("|")][1] == "3"
+    before = results["results"]["offline"]["return_mean"]
+    assert f"| {before:,.1f} ±" in " ".join(row.split())
 
 
 def test_batches_change_at_the_switch(
@@ -166,6 +180,26 @@ def test_collector_acts_on_the_policy_that_updates_change(
     assert any(not torch.equal(a, b) for a, b in zip(first, last, strict=True))
 
 
+def test_noise_of_exploration(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exploring, acting = [], []
+    collect = OfflineToOnlineRun.collect
+
+    def record(self):
+        observations = TensorDict({"observation": torch.zeros(500, 4)}, [500])
+        exploring.append(self.collector.policy(observations.copy())["action"])
+        acting.append(self.policy()(observations.copy())["action"])
+        collect(self)
+
+    monkeypatch.setattr(OfflineToOnlineRun, "collect", record)
+    recipe.run(config("online.action_noise=5"), tmp_path)
+    assert (exploring[0].abs() <= 1).all()
+    # So much noise ends at the bounds; evaluation has none of it.
+    assert (exploring[0].abs() == 1).float().mean() > 0.7
+    assert (acting[0].abs() == 1).float().mean() < 0.5
+
+
 @pytest.mark.parametrize("stop", [3, 7])
 def test_resume(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
@@ -234,6 +268,7 @@ def test_resume_refuses_to_change_what_was_trained(
         ("online.updates_per_batch=0", r"online\.updates_per_batch must be at least 1, got 0"),
         ("optim.steps=-1", r"optim\.steps must be at least 0, got -1"),
         ("online.offline_fraction=2", r"online\.offline_fraction must lie in \[0, 1\]"),
+        ("online.action_noise=-1", r"online\.action_noise must be finite and at least 0"),
         ("online.buffer_size=0", r"online\.buffer_size must be at least 1"),
         ("+loss.lamda_flow=2", r"Did you mean loss\.lambda_flow"),
     ],
