@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tensordict import TensorDictBase
-from torch import distributed, nn
-from torchrl.objectives import SoftUpdate
+from tensordict.nn import CudaGraphModule
+from torch import distributed
 
 from recipes.common.options import check_options
 from recipes.common.processes import Processes
-from torchrl_gtp import CandidateActor, GTPActor, GTPLoss, make_gtp_actor, make_qvalue, make_value
+from torchrl_gtp import (
+    CandidateActor,
+    GTPActor,
+    GTPLoss,
+    TargetUpdate,
+    make_gtp_actor,
+    make_qvalue,
+    make_value,
+)
 from torchrl_gtp.data import MinariReplayBuffer
+from torchrl_gtp.objectives import ClippedDoubleQLoss, make_critic
+from torchrl_gtp.training import Update, cosine, make_optimizer
 
 
 def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLoss:
@@ -46,30 +55,31 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     loss_options: dict[str, Any] = instantiate(cfg.loss, _convert_="all")
     gamma, with_value = loss_options.pop("gamma"), loss_options.pop("value_network")
     # The recipe sums scalar losses, keeps the progress up to date and knows of other processes.
-    reserved = ("actor_network", "qvalue_network", "value_network", "progress", "reduction")
-    reserved = (*reserved, "sync_advantage")
+    reserved = ("actor_network", "qvalue_network", "value_network", "critic", "progress")
+    reserved = (*reserved, "reduction", "sync_advantage")
     check_options("loss", loss_options, GTPLoss, reserved=reserved)
     loss_options["sync_advantage"] = distributed.is_initialized()
     if bc:
         return GTPLoss(actor, **loss_options)
 
-    critic_options = check_options(
-        "critic",
-        instantiate(cfg.critic, _convert_="all"),
-        make_value,
-        reserved=("observation_dim", "observation_keys"),
+    networks = dict(instantiate(cfg.critic, _convert_="all"))
+    kind, critic_options = networks.pop("kind"), networks.pop("options")
+    check_options("critic", networks, make_value, reserved=("observation_dim", "observation_keys"))
+    if kind is None:
+        if critic_options:
+            raise ValueError(
+                f"critic.options={critic_options} is for the critics of critic.kind; those of the "
+                "loss itself are in the group loss."
+            )
+        dims = metadata.observation_dim, metadata.action_spec.shape[-1]
+        qvalue = make_qvalue(*dims, **networks)
+        value = make_value(metadata.observation_dim, **networks) if with_value else None
+        loss = GTPLoss(actor, qvalue, value_network=value, **loss_options)
+        return loss.make_value_estimator(gamma=gamma)
+    critic = make_critic(
+        kind, actor, metadata.observation_dim, networks=networks, gamma=gamma, **critic_options
     )
-    qvalue = make_qvalue(metadata.observation_dim, metadata.action_spec.shape[-1], **critic_options)
-    value = make_value(metadata.observation_dim, **critic_options) if with_value else None
-    loss = GTPLoss(actor, qvalue, value_network=value, **loss_options)
-    loss.make_value_estimator(gamma=gamma)
-    return loss
-
-
-def _lr_factor(schedule: str, num_updates: int, step: int) -> float:
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, step / num_updates)))
+    return GTPLoss(actor, critic=critic, **loss_options)
 
 
 class Learner:
@@ -79,13 +89,20 @@ class Learner:
         loss: the loss, on its device.
         cfg: the ``optim`` group of the recipe's config.
         processes: those among which each batch is split. Defaults to this one alone.
+        compilation: the ``compile`` group of the recipe's config. Defaults to running eagerly.
 
     Attributes:
         step: updates made so far.
         num_updates: updates in the whole run.
     """
 
-    def __init__(self, loss: GTPLoss, cfg: DictConfig, processes: Processes | None = None) -> None:
+    def __init__(
+        self,
+        loss: GTPLoss,
+        cfg: DictConfig,
+        processes: Processes | None = None,
+        compilation: Mapping[str, Any] | None = None,
+    ) -> None:
         if cfg.lr_schedule not in ("constant", "cosine"):
             raise ValueError(
                 f"optim.lr_schedule must be 'constant' or 'cosine', got {cfg.lr_schedule!r}."
@@ -93,38 +110,28 @@ class Learner:
         self.loss = loss
         self.step = 0
         self.num_updates: int = cfg.steps
-        self._grad_clip: float | None = cfg.grad_clip
-        # One parameter group a network, so that each has its own gradient norm to clip.
-        networks = [loss.actor_network_params]
-        if loss.has_critic:
-            networks.append(loss.qvalue_network_params)
-        if loss.has_value_network:
-            networks.append(loss.value_network_params)
-        self.optimizer = torch.optim.Adam(
-            [{"params": list(network.parameters())} for network in networks], lr=cfg.lr
-        )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, partial(_lr_factor, cfg.lr_schedule, cfg.steps)
-        )
         # Before the moving averages start, which begin at the weights that all processes get.
-        self._parallel_loss = loss if processes is None else processes.parallel(loss)
-        self._target_update = SoftUpdate(loss, tau=cfg.tau)
+        model = None if processes is None else processes.parallel(loss)
+        # Cloning has no critics: rates of theirs may stand in a config for both.
+        trained = {name.rpartition("_params.")[0] for name, _ in loss.named_parameters()}
+        trained |= {name.rpartition(".")[2] for name in trained}
+        self._update = Update(
+            loss,
+            make_optimizer(loss, _by_network(cfg.lr, trained)),
+            TargetUpdate(loss, _by_network(cfg.tau, trained)),
+            num_updates=max(1, cfg.steps),
+            schedules={"lr": cosine(1.0)} if cfg.lr_schedule == "cosine" else None,
+            model=model,
+            grad_clip=cfg.grad_clip,
+        )
+        self._call = _compiled(self._update, compilation or {})
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Take one step of gradient descent; return the losses and diagnostics, detached."""
-        self.loss.progress.fill_(self.step / self.num_updates)
-        losses = self._parallel_loss(batch)
-        total = sum(value for name, value in losses.items() if name.startswith("loss_"))
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        if self._grad_clip is not None:
-            for group in self.optimizer.param_groups:
-                nn.utils.clip_grad_norm_(group["params"], self._grad_clip)
-        self.optimizer.step()
-        self._schedule.step()
-        self._target_update.step()
+        torch.compiler.cudagraph_mark_step_begin()
+        losses = self._call(batch)
         self.step += 1
-        return losses.detach()
+        return losses
 
     def policy(
         self, num_steps: int, *, num_candidates: int = 1, temperature: float = 1.0
@@ -136,9 +143,18 @@ class Learner:
             num_candidates: actions drawn, of which one is kept by its Q-value; without a critic
                 there is nothing to choose by, and one is drawn.
             temperature: temperature of that choice.
+
+        Raises:
+            ValueError: if the critic has no Q-networks that candidates could be chosen by.
         """
         if num_candidates > 1 and self.loss.has_critic:
-            policy = self.loss.candidate_actor(num_candidates, temperature)
+            owner = self.loss if self.loss.critic is None else self.loss.critic
+            if not isinstance(owner, ClippedDoubleQLoss):
+                raise ValueError(
+                    f"env.num_candidates={num_candidates} needs Q-networks of this library, but "
+                    f"the critic is a {type(owner).__name__}: set env.num_candidates=1."
+                )
+            policy = owner.candidate_actor(num_candidates, temperature)
             policy.actor.num_steps = num_steps
             return policy
         actor = self.loss.target_actor()
@@ -147,16 +163,35 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all that an update changes."""
-        return {
-            "step": self.step,
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-        }
+        update = self._update.state_dict()
+        return {"step": self.step, "loss": update.pop("loss_module"), "update": update}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to the state of :meth:`state_dict`; the number of updates of the run stays."""
         self.step = state["step"]
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+        self._update.load_state_dict({"loss_module": state["loss"], **state["update"]})
+
+
+def _by_network(value: Any, networks: Collection[str]) -> Any:
+    """A number for all networks, or a mapping of the names of some of them to numbers."""
+    if not isinstance(value, DictConfig):
+        return value
+    return {str(name): rate for name, rate in value.items() if name in networks}
+
+
+def _compiled(
+    update: Update, options: Mapping[str, Any]
+) -> Callable[[TensorDictBase], TensorDictBase]:
+    """Compiles and captures the update as the ``compile`` group says."""
+    call: Callable[[TensorDictBase], TensorDictBase] = update
+    if options.get("compile"):
+        # Under a captured graph the compiler must not make graphs of its own.
+        mode = options.get("compile_mode") or ("default" if options.get("cudagraphs") else None)
+        call = torch.compile(call, mode=mode)
+    if options.get("cudagraphs"):
+        if update.step.device.type != "cuda":
+            raise ValueError(
+                "compile.cudagraphs=true needs device=cuda: a CPU has no graphs to capture."
+            )
+        call = CudaGraphModule(call, in_keys=[], out_keys=[], warmup=10)
+    return call

@@ -156,7 +156,7 @@ def _run(cfg: DictConfig, folder: Path, processes: Processes) -> dict[str, Metho
                 processes.seed(cfg.seed)
             method = Run(
                 name=METHODS[key],
-                learner=Learner(loss, cfg.optim, processes),
+                learner=Learner(loss, cfg.optim, processes, cfg.compile),
                 buffer=buffer,
                 env=env,
                 cfg=cfg,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal
 from torchrl.objectives import CQLLoss, IQLLoss, REDQLoss, SACLoss, TD3BCLoss, TD3Loss, TQCLoss
 from torchrl.objectives.common import LossModule
-from torchrl.objectives.value import TDLambdaEstimator
+from torchrl.objectives.value import TD0Estimator, TDLambdaEstimator
 
 from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue, make_value
 from torchrl_gtp.objectives import (
@@ -23,7 +24,9 @@ from torchrl_gtp.objectives import (
     LossCritic,
     PrecomputedAdvantage,
     TruncatedQuantileLoss,
+    make_critic,
 )
+from torchrl_gtp.objectives.make_critic import CriticKind
 
 SIZES = {"hidden_sizes": (32, 32), "activation": nn.SiLU}
 SPEC = Bounded(-1, 1, (1,))
@@ -224,6 +227,36 @@ def test_reset_reaches_the_critic_and_leaves_targets_as_copies(name):
             torch.testing.assert_close(state[key], state[key.replace("target_", "")])
 
 
+@pytest.mark.parametrize("kind", [kind for kind in get_args(CriticKind) if kind != "precomputed"])
+def test_critics_by_name(kind):
+    """On named entries, with bounds of their own, and gradients for every critic's network."""
+    torch.manual_seed(0)
+    actor = make_gtp_actor(
+        1,
+        Bounded(-2, 3, (1,)),
+        observation_keys=("state",),
+        action_key="act",
+        num_steps=2,
+        **SIZES,
+    )
+    options = {"value_network": None} if kind == "double_q" else {}
+    critic = make_critic(kind, actor, 1, networks=SIZES, gamma=0.5, num_quantiles=8, **options)
+    loss = GTPLoss(actor, critic=critic)
+    TargetUpdate(loss, 0.05)
+    data = bandit(16).rename_key_("observation", "state").rename_key_("action", "act")
+    data["next"].rename_key_("observation", "state")
+    out = loss(data)
+    sum(value for key, value in out.items() if key.startswith("loss_")).backward()
+    assert all(p.grad is not None for n, p in loss.named_parameters() if "log_alpha" not in n)
+    estimators = [m for m in loss.modules() if isinstance(m, TD0Estimator)]
+    assert [estimator.gamma.item() for estimator in estimators] == [0.5]
+
+
+def test_unknown_kinds_of_critics():
+    with pytest.raises(ValueError, match="kind must be one of .*'iql'.*got 'sarsa'"):
+        make_critic("sarsa", make_actor(), 1)
+
+
 def test_critics_fulfil_the_protocol():
     for name, make in CRITICS.items():
         loss = make()
@@ -282,6 +315,9 @@ def test_bad_critics():
     critic = ClippedDoubleQLoss(actor, qvalue, reduction="none")
     with pytest.raises(ValueError, match="reduction='mean' of the loss and reduction='none'"):
         GTPLoss(actor, critic=critic)
+    other = ClippedDoubleQLoss(make_actor(), qvalue)
+    with pytest.raises(ValueError, match="ClippedDoubleQLoss samples another actor_network"):
+        GTPLoss(actor, critic=other)
     critic = ClippedDoubleQLoss(actor, qvalue)
     with pytest.raises(ValueError, match="qvalue_network, num_value_samples: these are about"):
         GTPLoss(actor, qvalue, critic=critic, num_value_samples=4)

@@ -11,16 +11,19 @@ from tests.objectives.critic_cases import CRITICS, make_critic
 from tests.objectives.gtp_cases import MODES, SIZES, make_batch, make_loss
 from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue
 from torchrl_gtp.data import AdvantageWeightedSampler
+from torchrl_gtp.objectives import TruncatedQuantileLoss
 
 LOSSES = {
     **{mode: lambda mode=mode, **options: make_loss(mode, **options) for mode in MODES},
     **{name: lambda name=name, **options: make_critic(name, **options) for name in CRITICS},
-    "nested critic": lambda **options: GTPLoss(
-        make_gtp_actor(3, Bounded(-1, 1, (2,)), num_steps=2, **SIZES),
-        critic=make_critic("quantiles", **options),
-        **options,
-    ),
+    "nested critic": lambda **options: make_nested(**options),
 }
+
+
+def make_nested(**options):
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), num_steps=2, **SIZES)
+    qvalue = make_qvalue(3, 2, num_quantiles=5, **SIZES)
+    return GTPLoss(actor, critic=TruncatedQuantileLoss(actor, qvalue, **options), **options)
 
 
 def make(name, **options):

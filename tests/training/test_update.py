@@ -14,7 +14,8 @@ from torchrl.objectives import SoftUpdate
 
 from tests.objectives.critic_cases import CRITICS, make_critic
 from tests.objectives.gtp_cases import MODES, make_batch, make_loss
-from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, paper_options
+from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue, paper_options
+from torchrl_gtp.objectives import ClippedDoubleQLoss
 from torchrl_gtp.training import Update, constant, cosine, linear, make_optimizer
 
 STEPS = 100
@@ -278,8 +279,11 @@ def test_rates_of_single_networks():
     optimizer = make_optimizer(loss, rates, betas=(0.5, 0.9))
     assert [group["lr"].item() for group in optimizer.param_groups] == [1.0, 2.0, 3.0]
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
-    nested = GTPLoss(make_gtp_actor(3, Bounded(-1, 1, (2,))), critic=make_critic("double_q"))
-    assert "critic.qvalue_network" in [g["name"] for g in make_optimizer(nested).param_groups]
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)))
+    nested = GTPLoss(actor, critic=ClippedDoubleQLoss(actor, make_qvalue(3, 2)))
+    optimizer = make_optimizer(nested, {"actor_network": 1.0, "qvalue_network": 2.0})
+    rates = {group["name"]: group["lr"].item() for group in optimizer.param_groups}
+    assert rates == {"actor_network": 1.0, "critic.qvalue_network": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ class CandidateActor(TensorDictModuleBase):
             candidates.set(key, entry.expand(self.num_candidates, *entry.shape))
         qvalue = torch.stack(
             [
-                net(candidates.copy()).get(self.state_action_value_key)
+                # The mean, where a network gives quantiles.
+                net(candidates.copy()).get(self.state_action_value_key).mean(-1, keepdim=True)
                 for net in self.qvalue_networks
             ]
         ).amin(0)

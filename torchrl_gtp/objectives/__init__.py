@@ -6,6 +6,7 @@ from torchrl_gtp.objectives.critic_protocol import Critic
 from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
 from torchrl_gtp.objectives.gtp import GTPLoss
 from torchrl_gtp.objectives.loss_critic import LossCritic
+from torchrl_gtp.objectives.make_critic import make_critic
 from torchrl_gtp.objectives.precomputed_advantage import PrecomputedAdvantage
 from torchrl_gtp.objectives.presets import paper_options
 from torchrl_gtp.objectives.target_update import TargetUpdate
@@ -21,5 +22,6 @@ __all__ = [
     "PrecomputedAdvantage",
     "TargetUpdate",
     "TruncatedQuantileLoss",
+    "make_critic",
     "paper_options",
 ]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, TensorDictParams
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.common import LossModule
@@ -74,7 +74,7 @@ class Critic(Protocol):
         ...
 
 
-def check_critic(critic: Any, reduction: str) -> None:
+def check_critic(critic: Any, reduction: str, actor_params: TensorDictParams) -> None:
     """Raises a ``TypeError`` for what is no critic, a ``ValueError`` for one that does not fit."""
     if not isinstance(critic, Critic):
         hint = " Wrap the loss in LossCritic." if isinstance(critic, LossModule) else ""
@@ -93,6 +93,14 @@ def check_critic(critic: Any, reduction: str) -> None:
             f"reduction={reductions[0]!r} of the loss and reduction={reductions[1]!r} of its "
             "critic do not fit: either both reduce or none does."
         )
+    own_policy = getattr(critic, "actor_network_params", None)
+    if own_policy is not None:
+        ours = {id(parameter) for parameter in actor_params.parameters()}
+        if not ours & {id(parameter) for parameter in own_policy.parameters()}:
+            raise ValueError(
+                f"The {type(critic).__name__} samples another actor_network than the one that this "
+                "loss trains: build both with the same object."
+            )
     taken = {"loss_consistency", "loss_flow"} & set(critic.out_keys)
     if taken:
         raise ValueError(f"The critic's out_keys {sorted(taken)} are names of the policy's losses.")

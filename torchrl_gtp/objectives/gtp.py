@@ -161,7 +161,7 @@ class GTPLoss(ClippedDoubleQLoss):
     ) -> None:
         super().__init__(actor_network, qvalue_network, value_network, **critic_options)
         if critic is not None:
-            check_critic(critic, self.reduction)
+            check_critic(critic, self.reduction, self.actor_network_params)
             check_own_options(qvalue_network, critic_options)
         self.critic = critic
         self.has_critic = self.has_qvalue_network or critic is not None

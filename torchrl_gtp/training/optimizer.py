@@ -24,8 +24,9 @@ def make_optimizer(
     Args:
         loss_module (LossModule): the loss, on its device.
         lr (float or mapping of str to float): the learning rate, or one for each network, by
-            names such as ``"actor_network"`` and ``"critic.qvalue_network"``. Defaults to
-            ``3e-4``.
+            names as in :class:`~torchrl_gtp.TargetUpdate`: ``"actor_network"``, or
+            ``"critic.qvalue_network"`` for a network of a critic inside the loss, for which the
+            last part of the name will do. Defaults to ``3e-4``.
         **adam_options: further arguments of :class:`torch.optim.Adam`, such as ``betas``.
 
     Returns:
@@ -47,11 +48,16 @@ def make_optimizer(
     for name, parameter in loss_module.named_parameters():
         network = name.partition("_params.")[0] if "_params." in name else name
         networks.setdefault(network, []).append(parameter)
-    rates = lr if isinstance(lr, Mapping) else dict.fromkeys(networks, lr)
-    if set(rates) != set(networks):
-        raise ValueError(
-            f"lr must give a rate for each of the networks {sorted(networks)}, got {sorted(rates)}."
-        )
+    if isinstance(lr, Mapping):
+        names = {n: n if n in lr else n.rpartition(".")[2] for n in networks}
+        if set(names.values()) != set(lr):
+            raise ValueError(
+                f"lr must give a rate for each of the networks {sorted(networks)}, got "
+                f"{sorted(lr)}."
+            )
+        rates = {network: lr[name] for network, name in names.items()}
+    else:
+        rates = dict.fromkeys(networks, lr)
     groups = [
         {
             "params": parameters,

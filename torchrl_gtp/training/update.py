@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -39,6 +39,8 @@ class Update:
             schedulable buffers of the loss (``"eta"``) with their values, and ``"lr"`` with the
             factor on the initial rates of the optimiser. A loss with a buffer ``progress`` always
             has it set. Defaults to none.
+        model (callable, optional): computes the losses instead of ``loss_module``, of which it is
+            a compiled or data-parallel form. Defaults to ``None``.
         grad_clip (float, optional): largest gradient norm of each parameter group. Defaults to
             ``None``: no clipping.
         data (TensorDictBase, optional): a whole dataset on the loss's device. Then a batch holds an
@@ -78,6 +80,7 @@ class Update:
         *,
         num_updates: int,
         schedules: Mapping[str, Schedule] | None = None,
+        model: Callable[[TensorDictBase], TensorDictBase] | None = None,
         grad_clip: float | None = None,
         data: TensorDictBase | None = None,
         batch_size: int | None = None,
@@ -94,6 +97,7 @@ class Update:
                 f"data must have one batch dimension and at least one row, got {data.batch_size}."
             )
         self.loss_module = loss_module
+        self.model = loss_module if model is None else model
         self.optimizer = optimizer
         self.target_update = target_update
         self.num_updates = num_updates
@@ -129,7 +133,7 @@ class Update:
             TensorDictBase: the outputs of the loss, detached.
         """
         self._set_schedules()
-        losses = self.loss_module(self._gathered(batch))
+        losses = self.model(self._gathered(batch))
         total = sum(value for key, value in losses.items() if key.startswith("loss_"))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
