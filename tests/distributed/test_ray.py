@@ -18,7 +18,10 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_gtp import GTPActor, make_gtp_actor
 
 _has_ray = importlib.util.find_spec("ray") is not None
-pytestmark = pytest.mark.skipif(not _has_ray, reason='needs ray: pip install "torchrl_gtp[ray]"')
+pytestmark = [
+    pytest.mark.skipif(not _has_ray, reason='needs ray: pip install "torchrl_gtp[ray]"'),
+    pytest.mark.slow,  # Ray's own processes take long to start on few cores
+]
 # Importable by name in the workers.
 make_env = partial(GymEnv, "Pendulum-v1")
 FRAMES = 8
