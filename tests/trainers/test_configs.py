@@ -23,16 +23,20 @@ from torchrl_gtp import (
     GTPActor,
     GTPLoss,
     NoiseLevels,
+    TargetUpdate,
     make_gtp_actor,
     make_qvalue,
     make_value,
 )
+from torchrl_gtp.objectives import LossCritic, make_critic
 from torchrl_gtp.trainers import (
     CandidateActorConfig,
+    CriticConfig,
     GTPActorConfig,
     GTPLossConfig,
     NoiseLevelsConfig,
     QValueConfig,
+    TargetUpdateConfig,
     ValueConfig,
     register_configs,
 )
@@ -76,6 +80,8 @@ def plain(value: Any) -> Any:
         (ValueConfig, make_value, set(), {"observation_dim"}),
         (CandidateActorConfig, CandidateActor, set(), {"actor", "qvalue_networks"}),
         (NoiseLevelsConfig, NoiseLevels, set(), set()),
+        (CriticConfig, make_critic, {"options"}, {"kind", "actor_network", "observation_dim"}),
+        (TargetUpdateConfig, TargetUpdate, set(), {"loss_module", "tau"}),
     ],
 )
 def test_config_has_every_argument_with_its_default(
@@ -83,12 +89,31 @@ def test_config_has_every_argument_with_its_default(
 ) -> None:
     fields = {field.name: field for field in dataclasses.fields(config)}
     defaults = keyword_defaults(target)
-    assert set(fields) - HYDRA - config_only == set(defaults)
+    # The loss gives its critic the actor.
+    given = {"actor_network"} if config is CriticConfig else set()
+    assert set(fields) - HYDRA - config_only == set(defaults) - given
     assert {n for n, v in defaults.items() if v is inspect.Parameter.empty} == required
     # As Hydra instantiates them: an activation is a factory of modules.
     values = instantiate({name: getattr(config(), name) for name in set(defaults) - required})
     for name, value in values.items():
         assert plain(value) == defaults[name], name
+
+
+def test_critic_and_rates_from_configs() -> None:
+    actor = GTPActorConfig(observation_dim=4, action_spec=SPEC, hidden_sizes=[16])
+    critic = CriticConfig(
+        kind="iql",
+        observation_dim=4,
+        networks={"hidden_sizes": [16]},
+        gamma=0.9,
+        options={"expectile": 0.7},
+    )
+    loss = instantiate(GTPLossConfig(actor_network=actor, critic=critic))
+    assert isinstance(loss.critic, LossCritic) and loss.critic.loss_module.expectile == 0.7
+    rates = TargetUpdateConfig(tau={"actor_network": 0.1, "qvalue_network": 0.2})
+    updater = instantiate(rates)(loss)
+    assert loss(batch())["loss_value"].isfinite()
+    assert round(updater.tau["critic.loss_module.qvalue_network"].item(), 3) == 0.2
 
 
 def test_loss_from_composed_yaml_takes_a_step(tmp_path: Path) -> None:

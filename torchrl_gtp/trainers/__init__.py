@@ -5,20 +5,24 @@ Importing this package registers them in Hydra's ``ConfigStore``.
 
 from torchrl_gtp.trainers.configs import (
     CandidateActorConfig,
+    CriticConfig,
     GTPActorConfig,
     GTPLossConfig,
     NoiseLevelsConfig,
     QValueConfig,
+    TargetUpdateConfig,
     ValueConfig,
     register_configs,
 )
 
 __all__ = [
     "CandidateActorConfig",
+    "CriticConfig",
     "GTPActorConfig",
     "GTPLossConfig",
     "NoiseLevelsConfig",
     "QValueConfig",
+    "TargetUpdateConfig",
     "ValueConfig",
     "register_configs",
 ]

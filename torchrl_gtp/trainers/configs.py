@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,17 +17,19 @@ from torchrl.trainers.algorithms.configs.common import (
     _normalize_hydra_keys,
 )
 from torchrl.trainers.algorithms.configs.modules import ActivationConfig
-from torchrl.trainers.algorithms.configs.objectives import LossConfig
+from torchrl.trainers.algorithms.configs.objectives import LossConfig, TargetNetUpdaterConfig
 
 from torchrl_gtp.modules import CandidateActor, GTPActor, make_gtp_actor, make_qvalue, make_value
-from torchrl_gtp.objectives import GTPLoss
+from torchrl_gtp.objectives import Critic, GTPLoss, make_critic
 
 __all__ = [
     "CandidateActorConfig",
+    "CriticConfig",
     "GTPActorConfig",
     "GTPLossConfig",
     "NoiseLevelsConfig",
     "QValueConfig",
+    "TargetUpdateConfig",
     "ValueConfig",
     "register_configs",
 ]
@@ -143,6 +145,44 @@ class CandidateActorConfig(ConfigBase):
 
 
 @dataclass
+class CriticConfig(ConfigBase):
+    """Config of :func:`~torchrl_gtp.objectives.make_critic`, group ``critic``, name ``gtp_critic``.
+
+    ``options`` are the arguments of the critic's class. The actor is that of the loss, which
+    builds its critic.
+    """
+
+    kind: str = MISSING
+    observation_dim: int = MISSING
+    networks: Any = None
+    num_value_samples: int = 1
+    num_quantiles: int = 25
+    gamma: float = 0.99
+    options: dict[str, Any] = field(default_factory=dict)
+    _target_: str = f"{_HERE}._make_critic"
+    _partial_: bool = True
+
+    def __post_init__(self) -> None:
+        """Nothing to complete."""
+
+
+@dataclass
+class TargetUpdateConfig(TargetNetUpdaterConfig):
+    """Config of :class:`~torchrl_gtp.TargetUpdate`, group ``target_net_updater``, name ``rates``.
+
+    Each argument of the class is a field; the loss is given later. Numbers may be mappings of
+    network names to numbers.
+    """
+
+    loss_module: Any = MISSING
+    tau: Any = MISSING
+    interval: Any = 1
+    start: Any = 0
+    _target_: str = "torchrl_gtp.TargetUpdate"
+    _partial_: bool = True
+
+
+@dataclass
 class GTPLossConfig(LossConfig):
     """Config of :class:`~torchrl_gtp.GTPLoss`, group ``loss``, name ``gtp``.
 
@@ -211,6 +251,8 @@ def register_configs() -> None:
     """
     store = ConfigStore.instance()
     store.store(group="loss", name="gtp", node=GTPLossConfig)
+    store.store(group="critic", name="gtp_critic", node=CriticConfig)
+    store.store(group="target_net_updater", name="rates", node=TargetUpdateConfig)
     store.store(group="model", name="gtp_actor", node=GTPActorConfig)
     store.store(group="model", name="gtp_qvalue", node=QValueConfig)
     store.store(group="model", name="gtp_value", node=ValueConfig)
@@ -252,10 +294,17 @@ def _make_candidate_actor(
 def _make_gtp_loss(*, gamma: float | None = None, **options: Any) -> GTPLoss:
     for name in ("actor_network", "qvalue_network", "value_network"):
         options[name] = _built(options.get(name))
+    critic = options.get("critic")
+    if isinstance(critic, partial):
+        options["critic"] = critic(actor_network=options["actor_network"])
     loss = GTPLoss(**options)
     if gamma is not None:
         loss.make_value_estimator(gamma=gamma)
     return loss
+
+
+def _make_critic(*, options: Mapping[str, Any], **arguments: Any) -> Critic:
+    return make_critic(**arguments, **options)
 
 
 def _built(network: Any) -> Any:
