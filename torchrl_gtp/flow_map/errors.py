@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +12,23 @@ from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.preconditioning import edm_time_weight
 from torchrl_gtp.flow_map.time_sampling import FlowMapTimes
 
-__all__ = ["TimeWeight", "consistency_error", "flow_error", "robust_weight"]
+__all__ = [
+    "TimeWeight",
+    "check_time_weight",
+    "consistency_error",
+    "flow_error",
+    "robust_weight",
+    "weighted_square",
+]
 
-TimeWeight = Literal["edm", "none"]
+TimeWeight = Literal["edm", "noise", "velocity", "none"]
+
+
+def check_time_weight(time_weight: str, *further: str) -> None:
+    """Raises a ``ValueError`` unless it is a ``TimeWeight``, or one of ``further``."""
+    accepted = (*get_args(TimeWeight), *further)
+    if time_weight not in accepted:
+        raise ValueError(f"time_weight must be one of {accepted}, got {time_weight!r}.")
 
 
 def flow_error(
@@ -35,8 +49,12 @@ def flow_error(
         noise (Tensor): standard normal noise z [..., A].
         t (Tensor): noise levels [..., 1], positive.
         condition (Tensor, optional): condition [..., C].
-        time_weight ("edm" or "none"): ``"edm"`` multiplies the error by ``1 / c_out(t)^2``;
-            ``"none"`` is the paper's plain squared error. Defaults to ``"edm"``.
+        time_weight ("edm", "noise", "velocity" or "none"): ``"edm"`` multiplies the error by
+            ``1 / c_out(t)^2``; ``"noise"`` by ``1 / t^2``, which makes it the error of the
+            predicted noise ``(a_t - phi) / t`` (DDPM, arXiv 2006.11239); ``"velocity"`` by
+            ``(1 + t)^2 / t^2``, which makes it the error of the velocity on the linear path (flow
+            matching, arXiv 2210.02747); ``"none"`` is the paper's plain squared error. Defaults
+            to ``"edm"``.
         valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count, false
             where a chunk of actions is padded.
 
@@ -50,7 +68,7 @@ def flow_error(
         torch.Size([8])
     """
     residual = action - flow_map.denoise(action + t * noise, t, condition)
-    return _weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
+    return weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
 
 
 def consistency_error(
@@ -77,8 +95,8 @@ def consistency_error(
         noise (Tensor): standard normal noise z [..., A].
         times (FlowMapTimes): noise levels ``t > u >= s``, each [..., 1].
         condition (Tensor, optional): condition [..., C].
-        time_weight ("edm" or "none"): ``"edm"`` multiplies the error by ``1 / c_out(t)^2``;
-            ``"none"`` is the paper's plain squared error. Defaults to ``"edm"``.
+        time_weight ("edm", "noise", "velocity" or "none"): as for :func:`flow_error`. Defaults to
+            ``"edm"``.
         valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count, false
             where a chunk of actions is padded.
 
@@ -96,7 +114,7 @@ def consistency_error(
     t, u, s = times
     target = teacher(action + u * noise, u, s, condition).detach()
     residual = flow_map(action + t * noise, t, s, condition) - target
-    return _weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
+    return weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
 
 
 def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
@@ -120,16 +138,36 @@ def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
     return (error.detach() + scale) ** -power
 
 
-def _weighted_square(
+def weighted_square(
     residual: Tensor,
     t: Tensor,
     sigma_data: Tensor,
     time_weight: TimeWeight,
-    valid: Tensor | None,
+    valid: Tensor | None = None,
 ) -> Tensor:
+    """Computes the squared norm of residuals [..., A] under the weight of their times [..., 1].
+
+    Args:
+        residual (Tensor): residuals of denoised actions or end points [..., A].
+        t (Tensor): noise levels [..., 1], positive.
+        sigma_data (Tensor): standard deviation of clean actions, [] or [A].
+        time_weight ("edm", "noise", "velocity" or "none"): as for :func:`flow_error`.
+        valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count.
+
+    Returns:
+        Tensor: errors [...].
+
+    Examples:
+        >>> weighted_square(torch.ones(1, 2), torch.ones(1, 1), torch.tensor(0.5), "velocity")
+        tensor([8.])
+    """
     square = residual.square()
     if time_weight == "edm":
         square = square * edm_time_weight(t, sigma_data)
+    elif time_weight == "noise":
+        square = square / t.square()
+    elif time_weight == "velocity":
+        square = square * ((1 + t) / t).square()
     if valid is not None:
         square = torch.where(valid, square, 0.0)
     return square.sum(-1)

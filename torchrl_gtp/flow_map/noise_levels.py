@@ -120,6 +120,26 @@ class NoiseLevels:
         times[-1] = 0.0
         return times
 
+    def between(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+        """Returns ``num_steps + 1`` levels from ``start`` to ``end``, spaced after Karras.
+
+        Args:
+            start (Tensor): noise levels, non-negative, of any shape S.
+            end (Tensor): noise levels of the same shape, not above ``start``.
+            num_steps (int): the number of steps, at least 1.
+
+        Returns:
+            Tensor: the levels [num_steps + 1, *S], ``start`` and ``end`` among them exactly.
+
+        Examples:
+            >>> levels = NoiseLevels().between(torch.tensor(2.0), torch.tensor(0.5), 2)
+            >>> [round(level, 3) for level in levels.tolist()]
+            [2.0, 1.035, 0.5]
+        """
+        position = torch.linspace(0.0, 1.0, num_steps + 1, dtype=start.dtype, device=start.device)
+        inner = self._spaced(position[1:-1].reshape(-1, *(1,) * start.ndim), start, end)
+        return torch.cat([start[None], inner, end[None]])
+
     def _spaced(self, position: Tensor, start: float | Tensor, end: float | Tensor) -> Tensor:
         root = start ** (1 / self.rho)
         return (root + position * (end ** (1 / self.rho) - root)) ** self.rho

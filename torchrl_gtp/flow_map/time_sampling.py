@@ -11,7 +11,13 @@ from torch import Tensor
 
 from torchrl_gtp.flow_map.noise_levels import NoiseLevels, _doublings, doubling_curriculum
 
-__all__ = ["FlowMapTimes", "KarrasGridTimes", "LogNormalTimes", "TimeSampler"]
+__all__ = [
+    "FlowMapTimes",
+    "KarrasGridTimes",
+    "LogNormalTimes",
+    "StartSampler",
+    "TimeSampler",
+]
 
 
 class FlowMapTimes(NamedTuple):
@@ -28,16 +34,20 @@ class FlowMapTimes(NamedTuple):
     s: Tensor
 
 
-class TimeSampler(Protocol):
-    """What the losses need of a time sampler: functions of tensors, without state.
+class StartSampler(Protocol):
+    """What a denoising term needs of a time sampler: a function of tensors, without state.
 
     A sampler turns uniform draws into times and draws nothing itself. So the same draws give the
     same times in eager, compiled and captured code, while the schedule goes on.
     """
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
-        """Gives ``t`` alone, for a flow term, from draws [..., 1]; else like a call."""
+        """Gives ``t`` alone from draws [..., 1]; the other arguments are those of a call."""
         ...
+
+
+class TimeSampler(StartSampler, Protocol):
+    """What a consistency term needs of a time sampler: all three times."""
 
     def __call__(
         self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels

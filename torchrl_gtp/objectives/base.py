@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
@@ -12,18 +11,12 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.common import LossModule
 
+from torchrl_gtp.flow_map.objectives import Draw
 from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.modules.sharing import share_parameters
 from torchrl_gtp.objectives.shared_layers import SharedLayersLoss
 
 __all__ = ["PolicyLoss"]
-
-
-class Draw(NamedTuple):
-    """Random numbers that a loss draws for each sample: their distribution and shape."""
-
-    distribution: Literal["normal", "uniform"]
-    shape: tuple[int, ...]
 
 
 class PolicyLoss(SharedLayersLoss):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -11,26 +13,21 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, distributed
 
 from torchrl_gtp.flow_map import (
-    KarrasGridTimes,
-    LogNormalTimes,
+    FlowMap,
+    Objective,
+    TermInputs,
     TimeSampler,
     advantage_weight,
-    consistency_error,
-    flow_error,
-    robust_weight,
+    gtp_objective,
 )
 from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.objectives.base import Draw, PolicyLoss
 from torchrl_gtp.objectives.critic_protocol import Critic, check_critic, check_own_options
 from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
+from torchrl_gtp.objectives.teacher import FrozenActor
 
 __all__ = ["GTPLoss"]
-
-_TIME_SAMPLERS: dict[str, type[LogNormalTimes | KarrasGridTimes]] = {
-    "log_normal": LogNormalTimes,
-    "karras_grid": KarrasGridTimes,
-}
 
 
 class GTPLoss(ClippedDoubleQLoss):
@@ -44,6 +41,10 @@ class GTPLoss(ClippedDoubleQLoss):
 
     The critic is either clipped double-Q learning (eq. 11) on the networks given here, or any
     other :class:`~torchrl_gtp.objectives.Critic`, which brings its own networks.
+
+    Any other :class:`~torchrl_gtp.flow_map.Objective` may take the place of these two terms:
+    diffusion, flow matching, consistency models, CTM, shortcut models and mean flow are ready in
+    :func:`~torchrl_gtp.flow_map.family`, weighted by the advantage in the same way.
 
     Calling the loss computes all terms from the present parameters. The paper's Algorithm 1
     takes the critic's step first: for that, call :meth:`losses` and :meth:`actor_loss` one after
@@ -79,6 +80,12 @@ class GTPLoss(ClippedDoubleQLoss):
         teacher ("current" or "ema"): which parameters make the consistency target, always
             without gradient: the current ones, or the delayed ones as in the paper. Defaults to
             ``"current"``.
+        objective (Objective, optional): other terms than those of the paper, which then hold
+            everything that ``time_sampler``, ``time_weight``, ``robust_power`` and ``teacher``
+            say. Defaults to ``None``: consistency and flow term with those options.
+        denoiser_network (GTPActor, optional): a trained policy whose denoiser the ODE solver of
+            the objective follows, as in consistency distillation. The loss keeps a frozen copy.
+            Defaults to ``None``: the solver follows the teacher's own denoiser.
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
             left alone, it stays in the middle of the schedule. Defaults to ``0.5``.
@@ -91,7 +98,8 @@ class GTPLoss(ClippedDoubleQLoss):
             critics (``delay_actor``, ``use_prioritized_weights``, ``reduction``) hold without
             them too.
 
-    Outputs: ``loss_consistency``, ``loss_flow`` (times ``lambda_flow``); with a critic also its
+    Outputs: ``loss_<term>`` for each term of the objective, by default ``loss_consistency`` and
+    ``loss_flow`` (times ``lambda_flow``); with a critic also its
     own outputs (``loss_qvalue``, ``loss_value`` where there is a value network, ``qvalue``,
     ``td_error``) and, detached, the means of ``advantage`` and ``weight_mean`` over the batch, the
     largest weight ``weight_max``, and the shares ``positive_share`` of positive advantages and
@@ -101,9 +109,11 @@ class GTPLoss(ClippedDoubleQLoss):
     ``tensor_keys.weight``.
 
     Raises:
-        ValueError: for options outside the ranges above; when called, for an empty batch or entries
-            of another size than the networks'.
-        TypeError: if ``critic`` is not a :class:`~torchrl_gtp.objectives.Critic`.
+        ValueError: for options outside the ranges above, for an ``objective`` beside options that
+            it replaces, or for one whose solver needs a ``denoiser_network``; when called, for an
+            empty batch or entries of another size than the networks'.
+        TypeError: if ``critic`` is not a :class:`~torchrl_gtp.objectives.Critic`, or
+            ``denoiser_network`` not a :class:`~torchrl_gtp.GTPActor`.
         KeyError: when called, if the input lacks an entry of ``in_keys``.
 
     Examples:
@@ -135,6 +145,8 @@ class GTPLoss(ClippedDoubleQLoss):
     _schedulable_buffers = frozenset({"eta", "lambda_flow", "max_weight", "progress"})
 
     critic: Critic | None
+    denoiser: FlowMap | None
+    objective: Objective
     eta: Tensor
     lambda_flow: Tensor
     max_weight: Tensor
@@ -155,6 +167,8 @@ class GTPLoss(ClippedDoubleQLoss):
         time_weight: TimeWeight = "edm",
         robust_power: float = 0.5,
         teacher: Literal["current", "ema"] = "current",
+        objective: Objective | None = None,
+        denoiser_network: GTPActor | None = None,
         progress: float = 0.5,
         sync_advantage: bool = False,
         **critic_options: Any,
@@ -165,23 +179,24 @@ class GTPLoss(ClippedDoubleQLoss):
             check_own_options(qvalue_network, critic_options)
         self.critic = critic
         self.has_critic = self.has_qvalue_network or critic is not None
-        if isinstance(time_sampler, str):
-            if time_sampler not in _TIME_SAMPLERS:
-                raise ValueError(
-                    f"time_sampler must be one of {sorted(_TIME_SAMPLERS)} or a TimeSampler, got "
-                    f"{time_sampler!r}."
-                )
-            self.time_sampler: TimeSampler = _TIME_SAMPLERS[time_sampler]()
-        else:
-            self.time_sampler = time_sampler
-        if time_weight not in ("edm", "none"):
-            raise ValueError(f"time_weight must be 'edm' or 'none', got {time_weight!r}.")
-        if teacher not in ("current", "ema"):
-            raise ValueError(f"teacher must be 'current' or 'ema', got {teacher!r}.")
+        own = (time_sampler, time_weight, robust_power, teacher)
+        if objective is None:
+            objective = gtp_objective(*own)
+        elif own != ("log_normal", "edm", 0.5, "current"):
+            raise ValueError(
+                "time_sampler, time_weight, robust_power and teacher are those of the objective: "
+                f"leave them out beside objective={objective!r}, or change the objective's."
+            )
+        if denoiser_network is None and objective.needs_denoiser:
+            raise ValueError(
+                "The objective's ODE solver follows a denoiser that none of its terms trains: give "
+                "a trained policy as denoiser_network, or add a term 'flow'."
+            )
+        self.objective = objective
+        self.denoiser = None if denoiser_network is None else _frozen(denoiser_network)
         for name, value, upper in (
             ("eta", eta, math.inf),
             ("lambda_flow", lambda_flow, math.inf),
-            ("robust_power", robust_power, 1.0),
             ("progress", progress, 1.0),
         ):
             if not 0.0 <= value <= upper:
@@ -191,11 +206,8 @@ class GTPLoss(ClippedDoubleQLoss):
             raise ValueError(
                 f"max_weight must be at least 1, because every weight is; got {max_weight}."
             )
-        if teacher == "ema" and "target_actor_network_params" not in self._modules:
+        if objective.teacher == "ema" and "target_actor_network_params" not in self._modules:
             raise ValueError("teacher='ema' needs delay_actor=True: there is no EMA without it.")
-        self.time_weight = time_weight
-        self.robust_power = robust_power
-        self.teacher = teacher
         self.advantage_eps = advantage_eps
         self.sync_advantage = sync_advantage
         dtype = actor_network.low.dtype
@@ -208,7 +220,7 @@ class GTPLoss(ClippedDoubleQLoss):
         critic_keys = self.out_keys if critic is None else critic.out_keys
         losses = [key for key in critic_keys if str(key).startswith("loss_")]
         diagnostics = [key for key in critic_keys if key not in losses]
-        self.out_keys = ["loss_consistency", "loss_flow"]
+        self.out_keys = [f"loss_{name}" for name in objective.terms]
         if self.has_critic:
             weights = ["weight_mean", "positive_share", "clipped_share"]
             batch = [] if self.reduction == "none" else ["weight_max"]
@@ -220,15 +232,38 @@ class GTPLoss(ClippedDoubleQLoss):
         if critic is not None:
             self._in_keys = list(dict.fromkeys([*self._in_keys, *critic.in_keys]))
 
+    @property
+    def teacher(self) -> Literal["current", "ema"]:
+        """Which parameters make the targets."""
+        return self.objective.teacher
+
+    @property
+    def time_weight(self) -> str:
+        """The weight over noise levels of the objective's first term."""
+        return self._first_term.time_weight
+
+    @property
+    def robust_power(self) -> float:
+        """The exponent of the adaptive weight of the objective's first term."""
+        return self._first_term.robust_power
+
+    @property
+    def time_sampler(self) -> TimeSampler:
+        """The time sampler of the objective's first term; assigning changes that of all terms."""
+        return self._first_term.time_sampler
+
+    @time_sampler.setter
+    def time_sampler(self, value: TimeSampler) -> None:
+        terms: dict[str, Any] = dict(self.objective.terms)
+        replaced = {n: dataclasses.replace(term, time_sampler=value) for n, term in terms.items()}
+        self.objective = dataclasses.replace(self.objective, terms=replaced)
+
+    @property
+    def _first_term(self) -> Any:
+        return next(iter(self.objective.terms.values()))
+
     def _draws(self) -> dict[str, Draw]:
-        action = (self.actor_network.flat_dim,)
-        return {
-            **super()._draws(),
-            "consistency_times": Draw("uniform", (2,)),
-            "consistency_noise": Draw("normal", action),
-            "flow_time": Draw("uniform", (1,)),
-            "flow_noise": Draw("normal", action),
-        }
+        return {**super()._draws(), **self.objective.draws(self.actor_network.flat_dim)}
 
     def draw_noise(self, tensordict: TensorDictBase) -> TensorDict:
         """Draws all random numbers of the policy's losses and of the critic; see the base class."""
@@ -320,27 +355,11 @@ class GTPLoss(ClippedDoubleQLoss):
 
         Returns:
             tuple of Tensor and dict: the loss, and no metadata.
+
+        Raises:
+            ValueError: if the objective has no such term.
         """
-        tensordict = self._checked(tensordict, self._policy_keys)
-        action, condition = self._action(tensordict), self._condition(tensordict)
-        flow_map = self.actor_network.flow_map
-        times = self.time_sampler(
-            self._draw(tensordict, "consistency_times"), self.progress, flow_map.noise_levels
-        )
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            error = consistency_error(
-                flow_map,
-                self._teacher_map,
-                action,
-                self._draw(tensordict, "consistency_noise"),
-                times,
-                condition,
-                time_weight=self.time_weight,
-                valid=self._unpadded(tensordict),
-            )
-        if self.robust_power:
-            error = error * robust_weight(error / action.shape[-1], self.robust_power)
-        return self._weighted_loss(error, tensordict, weight), {}
+        return self._term_loss("consistency", tensordict, weight), {}
 
     def flow_loss(
         self, tensordict: TensorDictBase, weight: Tensor | None = None
@@ -354,29 +373,16 @@ class GTPLoss(ClippedDoubleQLoss):
 
         Returns:
             tuple of Tensor and dict: the loss, and no metadata.
+
+        Raises:
+            ValueError: if the objective has no such term.
         """
-        tensordict = self._checked(tensordict, self._policy_keys)
-        action, condition = self._action(tensordict), self._condition(tensordict)
-        flow_map = self.actor_network.flow_map
-        t = self.time_sampler.start(
-            self._draw(tensordict, "flow_time"), self.progress, flow_map.noise_levels
-        )
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            error = flow_error(
-                flow_map,
-                action,
-                self._draw(tensordict, "flow_noise"),
-                t,
-                condition,
-                time_weight=self.time_weight,
-                valid=self._unpadded(tensordict),
-            )
-        return self.lambda_flow * self._weighted_loss(error, tensordict, weight), {}
+        return self._term_loss("flow", tensordict, weight), {}
 
     def actor_loss(
         self, tensordict: TensorDictBase, advantage: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Computes the actor's whole loss, both terms under one set of weights (paper, eq. 9).
+        """Computes the actor's whole loss, all terms under one set of weights (paper, eq. 9).
 
         Args:
             tensordict (TensorDictBase): a batch with observations and actions; not modified.
@@ -384,14 +390,15 @@ class GTPLoss(ClippedDoubleQLoss):
                 of :meth:`advantage`.
 
         Returns:
-            tuple of Tensor and dict: the loss; and ``loss_consistency``, ``loss_flow`` and the
+            tuple of Tensor and dict: the loss; and the ``loss_<term>`` of each term and the
             metadata of :meth:`weight`.
         """
         weight, metadata = self.weight(tensordict, advantage)
-        loss_consistency, _ = self.consistency_loss(tensordict, weight)
-        loss_flow, _ = self.flow_loss(tensordict, weight)
-        terms = {"loss_consistency": loss_consistency, "loss_flow": loss_flow}
-        return loss_consistency + loss_flow, {**terms, **metadata}
+        terms = {
+            f"loss_{name}": self._term_loss(name, tensordict, weight)
+            for name in self.objective.terms
+        }
+        return torch.stack(list(terms.values())).sum(0), {**terms, **metadata}
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -415,8 +422,8 @@ class GTPLoss(ClippedDoubleQLoss):
         _, metadata = self.actor_loss(tensordict, diagnostics.get("advantage"))
         if self.has_critic:
             written.set(self.tensor_keys.weight, metadata["weight_mean"])
-        losses["loss_consistency"] = metadata.pop("loss_consistency")
-        losses["loss_flow"] = metadata.pop("loss_flow")
+        for name in self.objective.terms:
+            losses[f"loss_{name}"] = metadata.pop(f"loss_{name}")
         if "weight_max" in self.out_keys_source:
             weight = metadata["weight_mean"]
             mask = self._validity_mask(tensordict, weight.shape)
@@ -426,20 +433,37 @@ class GTPLoss(ClippedDoubleQLoss):
         self._clear_param_weakrefs(written)
         return self._output(tensordict, losses, {**diagnostics, **metadata})
 
-    def _teacher_map(
-        self, action_u: Tensor, u: Tensor, s: Tensor, condition: Tensor | None
-    ) -> Tensor:
-        """Evaluates the consistency target's flow map, without gradient."""
-        actor = self.actor_network
-        if self.teacher == "current":
-            # Runs where the current parameters are in place already.
-            with torch.no_grad():
-                return actor.flow_map(action_u, u, s, condition)
-        with (
-            torch.no_grad(),
-            self.target_actor_network_params.to_module(actor, preserve_module_state=False),
-        ):
-            return actor.flow_map(action_u, u, s, condition)
+    def _term_loss(self, name: str, tensordict: TensorDictBase, weight: Tensor | None) -> Tensor:
+        """Computes the loss of one term of the objective, under the weights of the batch."""
+        if name not in self.objective.terms:
+            raise ValueError(
+                f"The objective has no term {name!r}, only {sorted(self.objective.terms)}."
+            )
+        term, actor = self.objective.terms[name], self.actor_network
+        tensordict = self._checked(tensordict, self._policy_keys)
+        inputs = TermInputs(
+            action=self._action(tensordict),
+            draws={
+                draw: self._draw(tensordict, f"{name}_{draw}")
+                for draw in term.draws(actor.flat_dim)
+            },
+            progress=self.progress,
+            condition=self._condition(tensordict),
+            valid=self._unpadded(tensordict),
+        )
+        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+            error = term(actor.flow_map, self._teacher(), inputs)
+        loss = self._weighted_loss(error, tensordict, weight)
+        return self.lambda_flow * loss if name == "flow" else loss
+
+    def _teacher(self) -> FrozenActor:
+        in_place = self.teacher == "current"
+        return FrozenActor(
+            actor=self.actor_network,
+            params=self.actor_network_params if in_place else self.target_actor_network_params,
+            in_place=in_place,
+            denoiser=self.denoiser,
+        )
 
     def _weighted_loss(
         self, error: Tensor, tensordict: TensorDictBase, weight: Tensor | None
@@ -465,3 +489,11 @@ def _sum_over_processes(parts: Tensor) -> Tensor:
     total = parts.clone()
     distributed.all_reduce(total)
     return total
+
+
+def _frozen(denoiser_network: GTPActor) -> FlowMap:
+    if not isinstance(denoiser_network, GTPActor):
+        raise TypeError(
+            f"denoiser_network must be a GTPActor, got {type(denoiser_network).__name__}."
+        )
+    return copy.deepcopy(denoiser_network.flow_map).requires_grad_(False)

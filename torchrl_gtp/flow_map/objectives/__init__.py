@@ -1,0 +1,17 @@
+"""Training objectives of a flow map, each a few terms over the same map."""
+
+from torchrl_gtp.flow_map.objectives.base import Draw, Objective, Teacher, Term, TermInputs
+from torchrl_gtp.flow_map.objectives.consistency import Consistency
+from torchrl_gtp.flow_map.objectives.denoising import Denoising
+from torchrl_gtp.flow_map.objectives.gtp import gtp_objective
+
+__all__ = [
+    "Consistency",
+    "Denoising",
+    "Draw",
+    "Objective",
+    "Teacher",
+    "Term",
+    "TermInputs",
+    "gtp_objective",
+]

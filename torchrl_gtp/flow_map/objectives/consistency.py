@@ -1,0 +1,127 @@
+"""The consistency term: two points of one trajectory must end at the same place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchrl_gtp.flow_map.errors import (
+    TimeWeight,
+    check_time_weight,
+    robust_weight,
+    weighted_square,
+)
+from torchrl_gtp.flow_map.flow_map import FlowMap
+from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
+from torchrl_gtp.flow_map.sampling import solve_ode
+from torchrl_gtp.flow_map.time_sampling import LogNormalTimes, TimeSampler
+
+__all__ = ["Consistency"]
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The error ``||Phi(a_t, t, s) - Phi^-(a_u, u, s)||^2`` of two points of one trajectory.
+
+    The point ``a_u`` comes from the closed-form score approximation ``a_u = a + u z`` with the
+    noise of ``a_t = a + t z`` (paper, eq. 6 and 7), or from an ODE solver that follows the
+    teacher's denoiser from ``a_t``. Consistency models are this term with ``s = 0`` (a
+    ``time_sampler`` with ``end="data"``), consistency trajectory models (CTM, arXiv 2310.02279)
+    are it with a solver, and the paper's policies with the closed form.
+
+    Args:
+        time_sampler (TimeSampler): gives (t, u, s). Defaults to ``LogNormalTimes()``.
+        time_weight ("edm", "noise", "velocity", "none" or "gap"): the weight over t of
+            :func:`~torchrl_gtp.flow_map.consistency_error`; or ``"gap"``, which divides the error
+            by ``t - u``, so that it keeps its size while the gap shrinks. Defaults to ``"edm"``.
+        robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
+            error, in [0, 1], where ``error`` is its mean over the action dimensions. Defaults to
+            ``0.5``.
+        huber (float, optional): replaces the squared error ``e`` by the pseudo-Huber distance
+            ``sqrt(e + c^2) - c`` with ``c = huber * sqrt(A)``; improved consistency training
+            (arXiv 2310.14189) has 0.00054. Its gradient is that of ``robust_power=0.5`` with
+            ``c^2`` in the place of 0.01. Defaults to ``None``.
+        solver ("euler" or "heun", optional): makes ``a_u`` with an ODE solver. Defaults to
+            ``None``: the closed form.
+        solver_steps (int): its steps between t and u. Defaults to ``1``.
+        at_data (bool): whether to compare both after a frozen jump from s to 0, as CTM does.
+            Defaults to ``False``.
+
+    Raises:
+        ValueError: for options outside the ranges above.
+    """
+
+    time_sampler: TimeSampler = field(default_factory=LogNormalTimes)
+    time_weight: TimeWeight | Literal["gap"] = "edm"
+    robust_power: float = 0.5
+    huber: float | None = None
+    solver: Literal["euler", "heun"] | None = None
+    solver_steps: int = 1
+    at_data: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        check_time_weight(self.time_weight, "gap")
+        if not 0.0 <= self.robust_power <= 1.0:
+            raise ValueError(f"robust_power must lie in [0, 1], got {self.robust_power}.")
+        if self.huber is not None and not 0.0 < self.huber < math.inf:
+            raise ValueError(f"huber must be positive and finite, or None; got {self.huber}.")
+        if self.solver not in (None, "euler", "heun"):
+            raise ValueError(f"solver must be 'euler', 'heun' or None, got {self.solver!r}.")
+        if self.solver_steps < 1:
+            raise ValueError(f"solver_steps must be at least 1, got {self.solver_steps}.")
+
+    def draws(self, action_dim: int) -> dict[str, Draw]:
+        """Lists the draws; see :class:`Term`."""
+        return {"times": Draw("uniform", (2,)), "noise": Draw("normal", (action_dim,))}
+
+    def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
+        """Computes the errors; see :class:`Term`."""
+        action, condition, noise = inputs.action, inputs.condition, inputs.draws["noise"]
+        t, u, s = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
+        action_t = action + t * noise
+        if self.solver is None:
+            action_u = action + u * noise
+        else:
+            action_u = self._solve(flow_map, teacher, action_t, t, u, condition)
+        target = teacher(action_u, u, s, condition)
+        reached = flow_map(action_t, t, s, condition)
+        if self.at_data:
+            zero = torch.zeros_like(s)
+            target = teacher(target, s, zero, condition)
+            reached = teacher.through(reached, s, zero, condition)
+
+        squared_weight: TimeWeight = "none" if self.time_weight == "gap" else self.time_weight
+        error = weighted_square(
+            reached - target, t, flow_map.sigma_data, squared_weight, inputs.valid
+        )
+        if self.huber is not None:
+            bend = self.huber * math.sqrt(action.shape[-1])
+            error = (error + bend**2).sqrt() - bend
+        if self.time_weight == "gap":
+            error = error / (t - u).squeeze(-1)
+        if self.robust_power:
+            error = error * robust_weight(error / action.shape[-1], self.robust_power)
+        return error
+
+    def _solve(
+        self,
+        flow_map: FlowMap,
+        teacher: Teacher,
+        action_t: Tensor,
+        t: Tensor,
+        u: Tensor,
+        condition: Tensor | None,
+    ) -> Tensor:
+        times = flow_map.noise_levels.between(t, u, self.solver_steps)
+        with torch.no_grad():
+            return solve_ode(
+                lambda action, level: teacher.denoise(action, level, condition),
+                action_t,
+                times,
+                self.solver or "heun",
+            )

@@ -1,0 +1,62 @@
+"""The frozen policy that makes the targets of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDictParams
+from torch import Tensor
+
+from torchrl_gtp.flow_map import FlowMap
+from torchrl_gtp.modules import GTPActor
+
+__all__ = ["FrozenActor"]
+
+
+@dataclass(frozen=True)
+class FrozenActor:
+    """The flow map of an actor with given parameters, without gradient to them.
+
+    A :class:`~torchrl_gtp.flow_map.Teacher`. It is used where the actor's current parameters are
+    in place.
+
+    Args:
+        actor (GTPActor): the stateless actor.
+        params (TensorDictParams): the parameters to use.
+        in_place (bool): whether these are the current ones, so that they need no change.
+        denoiser (FlowMap, optional): another denoiser for ODE solvers. Defaults to ``None``: the
+            flow map's own.
+    """
+
+    actor: GTPActor
+    params: TensorDictParams
+    in_place: bool
+    denoiser: FlowMap | None = None
+
+    def __call__(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
+        """Evaluates the flow map, without gradient."""
+        flow_map = self.actor.flow_map
+        if self.in_place:
+            with torch.no_grad():
+                return flow_map(action_t, t, s, condition)
+        with (
+            torch.no_grad(),
+            self.params.to_module(self.actor, preserve_module_state=False),
+        ):
+            return flow_map(action_t, t, s, condition)
+
+    def through(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
+        """Evaluates the flow map, with gradient to ``action_t`` alone."""
+        with self.params.data.to_module(self.actor, preserve_module_state=False):
+            return self.actor.flow_map(action_t, t, s, condition)
+
+    @torch.no_grad()
+    def denoise(self, action_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Evaluates the denoiser, without gradient."""
+        if self.denoiser is not None:
+            return self.denoiser.denoise(action_t, t, condition)
+        if self.in_place:
+            return self.actor.flow_map.denoise(action_t, t, condition)
+        with self.params.to_module(self.actor, preserve_module_state=False):
+            return self.actor.flow_map.denoise(action_t, t, condition)
