@@ -58,6 +58,11 @@ class NoiseLevels:
         """
         return self._spaced(position, self.sigma_max, self.sigma_min)
 
+    def position(self, level: Tensor) -> Tensor:
+        """Maps noise levels to positions in [0, 1]: the inverse of :meth:`at`."""
+        first = self.sigma_max ** (1 / self.rho)
+        return (level ** (1 / self.rho) - first) / (self.sigma_min ** (1 / self.rho) - first)
+
     def karras(
         self,
         num_levels: int,

@@ -68,15 +68,23 @@ class KarrasGridTimes:
     """Neighbouring nodes of a Karras grid that doubles over training: the paper's setting.
 
     ``t`` is a uniformly drawn node of the grid with ``N(k)`` nodes, ``u`` its neighbour towards
-    the data, and ``s`` a uniformly drawn node beyond ``u``, the data (``s = 0``) included.
+    the data, and ``s`` a uniformly drawn node beyond ``u``, the data (``s = 0``) included. With
+    ``log_normal=(-1.1, 2.0)`` and ``end="data"`` these are the times of improved consistency
+    training (arXiv 2310.14189).
 
     Args:
         first (int): intervals at the start of training. Defaults to ``10``.
         last (int): intervals at the end of training, ``first`` times a power of two. Defaults to
             ``1280``.
+        log_normal (pair of float, optional): mean and standard deviation of the noise level's
+            logarithm; ``t`` is then the upper end of the interval of the grid in which a
+            log-normal level falls. Defaults to ``None``: all nodes alike.
+        end ("uniform" or "data"): where ``s`` falls: on a node beyond ``u``, or always at 0 (a
+            consistency model). Defaults to ``"uniform"``.
 
     Raises:
-        ValueError: if ``last / first`` is not a power of two.
+        ValueError: if ``last / first`` is not a power of two, or for options outside the ranges
+            above.
 
     Examples:
         >>> times = KarrasGridTimes()(torch.rand(8, 2), torch.tensor(0.0), NoiseLevels())
@@ -86,38 +94,62 @@ class KarrasGridTimes:
 
     first: int = 10
     last: int = 1280
+    log_normal: tuple[float, float] | None = None
+    end: Literal["uniform", "data"] = "uniform"
 
     def __post_init__(self) -> None:
         """Checks the options."""
         _doublings(self.first, self.last)
+        if self.log_normal is not None:
+            mean, std = self.log_normal
+            if not (math.isfinite(mean) and 0.0 < std < math.inf):
+                raise ValueError(
+                    "log_normal must be a finite mean and a positive standard deviation, got "
+                    f"{self.log_normal}."
+                )
+        if self.end not in ("uniform", "data"):
+            raise ValueError(f"end must be 'uniform' or 'data', got {self.end!r}.")
 
     def __call__(
         self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
         """Turns uniform draws into times; see :class:`TimeSampler`."""
         num_nodes = self._num_nodes(uniform, progress)
-        t_node = self._start_node(uniform[..., :1], num_nodes)
+        t_node = self._start_node(uniform[..., :1], num_nodes, noise_levels)
         u_node = t_node + 1
+        t = noise_levels.at(t_node / (num_nodes - 1))
+        u = noise_levels.at(u_node / (num_nodes - 1))
+        if self.end == "data":
+            return FlowMapTimes(t, u, torch.zeros_like(u))
         # Node N - 1 is sigma_min and node N the data itself. Both draws of nodes are clamped,
         # because ``uniform * n`` may round up to n.
         num_below = num_nodes - u_node
         s_node = u_node + 1 + (uniform[..., 1:] * num_below).floor()
         s_node = torch.minimum(s_node, num_nodes)
-        t = noise_levels.at(t_node / (num_nodes - 1))
-        u = noise_levels.at(u_node / (num_nodes - 1))
         s = noise_levels.at((s_node / (num_nodes - 1)).clamp_max(1.0))
         return FlowMapTimes(t, u, torch.where(s_node == num_nodes, torch.zeros_like(s), s))
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives ``t`` alone; see :class:`TimeSampler`."""
         num_nodes = self._num_nodes(uniform, progress)
-        return noise_levels.at(self._start_node(uniform, num_nodes) / (num_nodes - 1))
+        node = self._start_node(uniform, num_nodes, noise_levels)
+        return noise_levels.at(node / (num_nodes - 1))
 
     def _num_nodes(self, uniform: Tensor, progress: Tensor) -> Tensor:
         return doubling_curriculum(progress, self.first, self.last).to(uniform.dtype)
 
-    def _start_node(self, uniform: Tensor, num_nodes: Tensor) -> Tensor:
-        return (uniform * (num_nodes - 1)).floor().minimum(num_nodes - 2)
+    def _start_node(self, uniform: Tensor, num_nodes: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        position = uniform
+        if self.log_normal is not None:
+            mean, std = self.log_normal
+            bounds = noise_levels.sigma_min, noise_levels.sigma_max
+            below, above = (
+                0.5 * (1 + math.erf((math.log(bound) - mean) / (std * math.sqrt(2))))
+                for bound in bounds
+            )
+            level = _log_normal(below + (above - below) * uniform, mean, std)
+            position = noise_levels.position(level.clamp(*bounds))
+        return (position * (num_nodes - 1)).floor().minimum(num_nodes - 2)
 
 
 @dataclass(frozen=True)
@@ -185,8 +217,13 @@ class LogNormalTimes:
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives ``t`` alone; see :class:`TimeSampler`."""
-        # The normal quantile does not exist in half precision.
-        precise = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
-        normal = torch.special.ndtri(precise).to(uniform.dtype)
-        t = torch.exp(self.mean + self.std * normal)
+        t = _log_normal(uniform, self.mean, self.std)
         return t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)
+
+
+def _log_normal(uniform: Tensor, mean: float, std: float) -> Tensor:
+    """The log-normal level at a quantile in [0, 1]."""
+    # The normal quantile does not exist in half precision.
+    precise = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
+    normal = torch.special.ndtri(precise).to(uniform.dtype)
+    return torch.exp(mean + std * normal)

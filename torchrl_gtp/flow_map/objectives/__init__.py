@@ -4,12 +4,16 @@ from torchrl_gtp.flow_map.objectives.base import Draw, Objective, Teacher, Term,
 from torchrl_gtp.flow_map.objectives.consistency import Consistency
 from torchrl_gtp.flow_map.objectives.denoising import Denoising
 from torchrl_gtp.flow_map.objectives.gtp import gtp_objective
+from torchrl_gtp.flow_map.objectives.mean_flow import MeanFlow
+from torchrl_gtp.flow_map.objectives.shortcut import Shortcut
 
 __all__ = [
     "Consistency",
     "Denoising",
     "Draw",
+    "MeanFlow",
     "Objective",
+    "Shortcut",
     "Teacher",
     "Term",
     "TermInputs",
