@@ -1,4 +1,4 @@
-"""From noise to an action: few jumps of the flow map, or an ODE solver on its denoiser."""
+"""From noise to an action: jumps of the flow map, solvers and samplers on its denoiser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from torchrl_gtp.flow_map.flow_map import FlowMap
 
-__all__ = ["few_step_sample", "ode_sample", "solve_ode"]
+__all__ = [
+    "ancestral_sample",
+    "consistency_sample",
+    "few_step_sample",
+    "ode_sample",
+    "solve_ode",
+]
 
 
 def few_step_sample(
@@ -60,16 +66,21 @@ def solve_ode(
     action_t: Tensor,
     times: Tensor,
     method: Literal["euler", "heun"] = "heun",
+    *,
+    to_data: bool = False,
 ) -> Tensor:
     """Integrates the probability-flow ODE ``da/dt = (a_t - E[a | a_t]) / t`` (paper, eq. 1).
 
     Args:
         denoiser (callable): ``denoiser(a_t, t) -> E[a | a_t]`` with t of shape [..., 1].
         action_t (Tensor): actions [..., A] at noise level ``times[0]``.
-        times (Tensor): decreasing times [N + 1], all positive but for the last, which may be 0.
+        times (Tensor): decreasing times [N + 1], or one row for each sample [N + 1, ..., 1]. From
+            a time of 0 on nothing changes.
         method ("euler" or "heun"): a solver of first or of second order. The step to ``t = 0``
             is an Euler step in both, because the velocity is not defined there
             (arXiv 2206.00364, algorithm 1). Defaults to ``"heun"``.
+        to_data (bool): whether the last time is known to be 0, which saves Heun's method the
+            evaluation that an Euler step does not need. Defaults to ``False``.
 
     Returns:
         Tensor: actions [..., A] at noise level ``times[-1]``.
@@ -90,16 +101,16 @@ def solve_ode(
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         shape = (*action.shape[:-1], 1)
         start, end = t.expand(shape), s.expand(shape)
-        velocity = (action - denoiser(action, start)) / start
+        velocity = (action - denoiser(action, start)) / torch.where(start > 0, start, 1.0)
         euler = action + (end - start) * velocity
-        if method == "euler":
+        if method == "euler" or (to_data and i == last):
             action = euler
             continue
-        # Only the last time may be 0; a tensor test per step would stall an accelerator.
-        safe_end = torch.where(end > 0, end, 1.0) if i == last else end
+        # Which times are 0 cannot be asked: reading a tensor would stall an accelerator.
+        safe_end = torch.where(end > 0, end, 1.0)
         corrected = 0.5 * (velocity + (euler - denoiser(euler, safe_end)) / safe_end)
         heun = action + (end - start) * corrected
-        action = torch.where(end > 0, heun, euler) if i == last else heun
+        action = torch.where(end > 0, heun, euler)
     return action
 
 
@@ -109,6 +120,7 @@ def ode_sample(
     condition: Tensor | None,
     times: Tensor,
     method: Literal["euler", "heun"] = "heun",
+    start: Tensor | None = None,
 ) -> Tensor:
     """Takes noise to data with an ODE solver on the flow map's denoiser.
 
@@ -119,8 +131,10 @@ def ode_sample(
         flow_map (FlowMap): the flow map.
         noise (Tensor): standard normal noise [..., A]; it is scaled by ``times[0]`` here.
         condition (Tensor, optional): condition [..., C].
-        times (Tensor): decreasing times [N + 1]; see :func:`solve_ode`.
-        method ("euler" or "heun"): the solver. Defaults to ``"heun"``.
+        times (Tensor): decreasing times [N + 1] that end with 0; see :func:`solve_ode`.
+        method ("euler" or "heun"): the solver, with N or 2 N - 1 network evaluations. Defaults
+            to ``"heun"``.
+        start (Tensor, optional): actions [..., A] for a warm start; see :func:`few_step_sample`.
 
     Returns:
         Tensor: actions [..., A], not clamped.
@@ -136,4 +150,91 @@ def ode_sample(
     def denoiser(action_t: Tensor, t: Tensor) -> Tensor:
         return flow_map.denoise(action_t, t, condition)
 
-    return solve_ode(denoiser, times[0] * noise, times, method)
+    action = times[0] * noise if start is None else start + times[0] * noise
+    return solve_ode(denoiser, action, times, method, to_data=True)
+
+
+def ancestral_sample(
+    flow_map: FlowMap,
+    noise: Tensor,
+    condition: Tensor | None,
+    times: Tensor,
+    *,
+    bounds: tuple[Tensor, Tensor] | None = None,
+    draw: Callable[[Tensor], Tensor] = torch.randn_like,
+) -> Tensor:
+    """Takes noise to data through the posteriors ``p(a_s | a_t, a)`` (DDPM, arXiv 2006.11239).
+
+    In noise levels the posterior of two levels ``t > s`` has the mean
+    ``(s / t)^2 a_t + (1 - (s / t)^2) a`` and the variance ``s^2 (1 - (s / t)^2)``; the denoised
+    action takes the place of a.
+
+    Args:
+        flow_map (FlowMap): the flow map, of which only the denoiser is used.
+        noise (Tensor): standard normal noise [..., A], as of ``x_T``; it is scaled by
+            ``sqrt(1 + t_0^2)`` here, because ``a_t = x_t sqrt(1 + t^2)``.
+        condition (Tensor, optional): condition [..., C].
+        times (Tensor): decreasing times [N + 1] that end with 0, as made by
+            :meth:`VPSchedule.times`.
+        bounds (pair of Tensor, optional): each denoised action is clipped to them, [A] each.
+        draw (callable): draws noise like a tensor. Defaults to ``torch.randn_like``.
+
+    Returns:
+        Tensor: actions [..., A].
+
+    Examples:
+        >>> from torchrl_gtp.flow_map import MLPBackbone, VPSchedule
+        >>> flow_map = FlowMap(MLPBackbone(action_dim=2))
+        >>> ancestral_sample(flow_map, torch.randn(8, 2), None, VPSchedule().times(5)).shape
+        torch.Size([8, 2])
+    """
+    action = (1 + times[0].square()).sqrt() * noise
+    last = times.shape[0] - 2
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        denoised = flow_map.denoise(action, t.expand(*action.shape[:-1], 1), condition)
+        if bounds is not None:
+            denoised = denoised.clamp(*bounds)
+        if i == last:
+            return denoised
+        kept = (s / t).square()
+        mean = kept * action + (1 - kept) * denoised
+        action = mean + s * (1 - kept).sqrt() * draw(action)
+    return action
+
+
+def consistency_sample(
+    flow_map: FlowMap,
+    noise: Tensor,
+    condition: Tensor | None,
+    times: Tensor,
+    start: Tensor | None = None,
+    *,
+    draw: Callable[[Tensor], Tensor] = torch.randn_like,
+) -> Tensor:
+    """Jumps to the data and noises again, K times (arXiv 2303.01469, algorithm 1).
+
+    Args:
+        flow_map (FlowMap): the flow map, of which only ``Phi(., t, 0)`` is used.
+        noise (Tensor): standard normal noise [..., A]; it is scaled by ``times[0]`` here.
+        condition (Tensor, optional): condition [..., C].
+        times (Tensor): decreasing times [K + 1] that end with 0.
+        start (Tensor, optional): actions [..., A] for a warm start; see :func:`few_step_sample`.
+        draw (callable): draws noise like a tensor. Defaults to ``torch.randn_like``.
+
+    Returns:
+        Tensor: actions [..., A].
+
+    Examples:
+        >>> from torchrl_gtp.flow_map import MLPBackbone
+        >>> flow_map = FlowMap(MLPBackbone(action_dim=2))
+        >>> times = flow_map.noise_levels.jump_times(2)
+        >>> consistency_sample(flow_map, torch.randn(8, 2), None, times).shape
+        torch.Size([8, 2])
+    """
+    action = times[0] * noise if start is None else start + times[0] * noise
+    for i, t in enumerate(times[:-1]):
+        if i > 0:
+            action = action + t * draw(action)
+        level = t.expand(*action.shape[:-1], 1)
+        action = flow_map(action, level, torch.zeros_like(level), condition)
+    return action

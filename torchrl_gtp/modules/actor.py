@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase, dispatch
+from tensordict.nn import dispatch
 from tensordict.nn.probabilistic import InteractionType, interaction_type
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 from torchrl.data import TensorSpec
 
-from torchrl_gtp.flow_map import FlowMap, few_step_sample
+from torchrl_gtp.flow_map import FlowMap
+from torchrl_gtp.flow_map.named_samplers import SamplerName
+from torchrl_gtp.flow_map.samplers import Sampler
 from torchrl_gtp.keys import checked_keys
 from torchrl_gtp.modules.bounds import checked_bounds
 from torchrl_gtp.modules.checks import (
@@ -23,19 +24,22 @@ from torchrl_gtp.modules.checks import (
     checked_num_steps,
     is_capturing,
 )
+from torchrl_gtp.modules.sampling_module import SamplingModule
 
 __all__ = ["GTPActor"]
 
 
-class GTPActor(TensorDictModuleBase):
+class GTPActor(SamplingModule):
     """A generative trajectory policy: K deterministic jumps from noise to an action.
 
     The observation entries are concatenated on their last dimension to the condition of the flow
     map. The jumps are those of the paper's eq. 12; only the final action is clamped to the
-    bounds. Under ``ExplorationType.RANDOM``, and where no exploration type is set, standard
+    bounds. Other samplers can take their place: ODE solvers, DDPM's or that of consistency models.
+    Under ``ExplorationType.RANDOM``, and where no exploration type is set, standard
     normal noise is drawn; under every deterministic type the jumps start from zero noise, which
     gives one reproducible action but is no sample of the policy. An entry ``noise`` of the
-    action's shape in the input replaces the draw in both cases.
+    action's shape in the input replaces the draw in both cases. Samplers that draw noise on the
+    way as well draw it afresh under ``ExplorationType.RANDOM`` and go on with the mean otherwise.
 
     Entries ``start_action`` (the action's shape) and ``start_level`` (t, [] or [..., 1]) in the
     input make a warm start: the jumps go from ``start_action + t z`` at noise level t to 0.
@@ -66,7 +70,10 @@ class GTPActor(TensorDictModuleBase):
             ``"start_action"``.
         start_level_key (NestedKey): optional input entry with their noise level. Defaults to
             ``"start_level"``.
-        num_steps (int): the number of jumps K; it may be changed at any time through the
+        sampler ("jumps", "euler", "heun", "ddpm", "consistency" or Sampler): how K steps take noise
+            to an action; see :mod:`~torchrl_gtp.flow_map.samplers`. It may be changed as
+            ``num_steps`` may. Defaults to ``"jumps"``.
+        num_steps (int): the number of jumps or steps K; it may be changed at any time through the
             attribute of that name, or for one call through ``actor(td, num_steps=K)``; but not
             after a capture in a CUDA graph, which would ignore it (see
             :class:`~torchrl_gtp.CapturedPolicy`). Defaults to ``5``.
@@ -97,7 +104,6 @@ class GTPActor(TensorDictModuleBase):
 
     low: Tensor
     high: Tensor
-    _num_steps: int
 
     def __init__(
         self,
@@ -111,10 +117,11 @@ class GTPActor(TensorDictModuleBase):
         noise_key: NestedKey = "noise",
         start_key: NestedKey = "start_action",
         start_level_key: NestedKey = "start_level",
+        sampler: SamplerName | Sampler = "jumps",
         num_steps: int = 5,
         chunk_length: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(sampler, num_steps)
         low, high = checked_bounds(action_spec, action_key, low, high, flow_map.sigma_data.dtype)
         self.chunk_length = checked_chunk_length(chunk_length)
         flat_dim = low.numel() * (self.chunk_length or 1)
@@ -132,8 +139,6 @@ class GTPActor(TensorDictModuleBase):
         self.noise_key = noise_key
         self.start_key = start_key
         self.start_level_key = start_level_key
-        self._is_captured = False
-        self.num_steps = num_steps
 
     @property
     def observation_keys(self) -> list[NestedKey]:
@@ -160,26 +165,6 @@ class GTPActor(TensorDictModuleBase):
     def flat_dim(self) -> int:
         """The size A or H A of the vector that the flow map works on."""
         return self.event_shape.numel()
-
-    @property
-    def num_steps(self) -> int:
-        """The number of jumps K."""
-        return self._num_steps
-
-    @num_steps.setter
-    def num_steps(self, value: int) -> None:
-        value = checked_num_steps(value)
-        if self._is_captured and value != self._num_steps:
-            raise RuntimeError(
-                f"num_steps={value} would have no effect: a CUDA graph has captured this actor "
-                f"with num_steps={self._num_steps}. Use CapturedPolicy, which keeps one graph for "
-                "each number of jumps, or change a copy (copy.deepcopy) and capture that."
-            )
-        self._num_steps = value
-
-    def __getstate__(self) -> dict[str, Any]:
-        # No graph knows the copy.
-        return {**self.__dict__, "_is_captured": False}
 
     def condition(self, tensordict: TensorDictBase) -> Tensor:
         """Concatenates the observation entries of ``tensordict`` to the condition [..., C].
@@ -210,6 +195,7 @@ class GTPActor(TensorDictModuleBase):
         *,
         start: Tensor | None = None,
         start_level: float | Tensor | None = None,
+        stochastic: bool = True,
     ) -> Tensor:
         """Samples actions for given conditions.
 
@@ -223,6 +209,8 @@ class GTPActor(TensorDictModuleBase):
                 ``start + t z``.
             start_level (float or Tensor, optional): its noise level t, a number or a tensor [] or
                 [..., 1], clamped to [0, ``sigma_max``]. Required with ``start``.
+            stochastic (bool): whether samplers that draw noise on the way do so. Defaults to
+                ``True``.
 
         Returns:
             Tensor: actions [..., *event_shape] within the bounds.
@@ -246,19 +234,22 @@ class GTPActor(TensorDictModuleBase):
             num_steps = self.num_steps
             if is_capturing(device):
                 self._is_captured = True
-        times = self.flow_map.noise_levels.jump_times(
-            checked_num_steps(num_steps), start=start_level, dtype=dtype, device=device
-        )
         if noise is None:
             noise = torch.randn(shape, dtype=dtype, device=device)
         # The flow map knows vectors only: [..., A] stays as it is, [..., H, A] becomes [..., H A].
         event_dims = len(self.event_shape)
-        action = few_step_sample(
+        action = self.sampler(
             self.flow_map,
             noise.to(dtype).flatten(-event_dims),
             condition.to(dtype),
-            times,
-            start if start is None else start.to(dtype).flatten(-event_dims),
+            checked_num_steps(num_steps),
+            start=start if start is None else start.to(dtype).flatten(-event_dims),
+            start_level=start_level,
+            bounds=(
+                self.low.expand(self.event_shape).flatten(),
+                self.high.expand(self.event_shape).flatten(),
+            ),
+            stochastic=stochastic,
         )
         return torch.clamp(action.unflatten(-1, self.event_shape), self.low, self.high)
 
@@ -293,7 +284,15 @@ class GTPActor(TensorDictModuleBase):
             start = tensordict.get(self.start_key, default=None)
         if start_level is None:
             start_level = tensordict.get(self.start_level_key, default=None)
-        if noise is None and interaction_type() not in (None, InteractionType.RANDOM):
+        stochastic = interaction_type() in (None, InteractionType.RANDOM)
+        if noise is None and not stochastic:
             noise = self.low.new_zeros((*condition.shape[:-1], *self.event_shape))
-        action = self.sample(condition, noise, num_steps, start=start, start_level=start_level)
+        action = self.sample(
+            condition,
+            noise,
+            num_steps,
+            start=start,
+            start_level=start_level,
+            stochastic=stochastic,
+        )
         return tensordict.set(self.action_key, action)

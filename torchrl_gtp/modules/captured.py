@@ -89,7 +89,7 @@ class CapturedPolicy(TensorDictModuleBase):
             for key, value in sorted(inputs.items(True, True), key=lambda item: str(item[0]))
         )
         # A graph cannot follow any of these.
-        case = (actor.num_steps, interaction_type(), inputs.batch_size, shapes)
+        case = (actor.num_steps, actor.sampler, interaction_type(), inputs.batch_size, shapes)
         graph = self._graphs.get(case)
         if graph is None:
             graph = self._graphs[case] = self._capture(actor.num_steps)

@@ -11,6 +11,8 @@ from torchrl.data import Composite, TensorSpec
 from torchrl.modules import MLP, ValueOperator
 
 from torchrl_gtp.flow_map import FlowMap, MLPBackbone, NoiseLevels
+from torchrl_gtp.flow_map.named_samplers import SamplerName
+from torchrl_gtp.flow_map.samplers import Sampler
 from torchrl_gtp.keys import checked_keys
 from torchrl_gtp.modules.actor import GTPActor
 from torchrl_gtp.modules.bounds import action_bounds
@@ -26,6 +28,7 @@ def make_gtp_actor(
     observation_keys: Sequence[NestedKey] = ("observation",),
     action_key: NestedKey = "action",
     noise_key: NestedKey = "noise",
+    sampler: SamplerName | Sampler = "jumps",
     num_steps: int = 5,
     chunk_length: int | None = None,
     sigma_data: float | Tensor = 0.5,
@@ -44,7 +47,9 @@ def make_gtp_actor(
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
         noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
             ``"noise"``.
-        num_steps (int): the number of jumps K. Defaults to ``5``.
+        sampler ("jumps", "euler", "heun", "ddpm", "consistency" or Sampler): how K steps take noise
+            to an action. Defaults to ``"jumps"``.
+        num_steps (int): the number of jumps or steps K. Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once, for actions
             [..., H, A]. Defaults to ``None``: [..., A].
         sigma_data (float or Tensor): standard deviation of the actions in the data, one number or
@@ -83,6 +88,7 @@ def make_gtp_actor(
         observation_keys=observation_keys,
         action_key=action_key,
         noise_key=noise_key,
+        sampler=sampler,
         num_steps=num_steps,
         chunk_length=chunk_length,
     )
