@@ -2,23 +2,42 @@
 
 from torchrl_gtp.flow_map.backbone import MLPBackbone, TimeEmbedding
 from torchrl_gtp.flow_map.errors import consistency_error, flow_error, robust_weight
+from torchrl_gtp.flow_map.family import FamilyMember, family
 from torchrl_gtp.flow_map.flow_map import FlowMap
+from torchrl_gtp.flow_map.linear_path import (
+    DyadicTimes,
+    LinearPathTimes,
+    linear_path_times,
+    noise_level,
+    path_time,
+)
 from torchrl_gtp.flow_map.noise_levels import NoiseLevels, doubling_curriculum
 from torchrl_gtp.flow_map.objectives import (
     Consistency,
     Denoising,
+    MeanFlow,
     Objective,
+    Shortcut,
     Teacher,
     Term,
     TermInputs,
     gtp_objective,
 )
+from torchrl_gtp.flow_map.paired_times import PairedLogNormalTimes
 from torchrl_gtp.flow_map.preconditioning import (
     Preconditioning,
     edm_preconditioning,
     edm_time_weight,
 )
-from torchrl_gtp.flow_map.sampling import few_step_sample, ode_sample, solve_ode
+from torchrl_gtp.flow_map.samplers import JumpSampler, OdeSampler, Sampler
+from torchrl_gtp.flow_map.sampling import (
+    ancestral_sample,
+    consistency_sample,
+    few_step_sample,
+    ode_sample,
+    solve_ode,
+)
+from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 from torchrl_gtp.flow_map.time_sampling import (
     FlowMapTimes,
     KarrasGridTimes,
@@ -26,35 +45,54 @@ from torchrl_gtp.flow_map.time_sampling import (
     StartSampler,
     TimeSampler,
 )
+from torchrl_gtp.flow_map.vp_schedule import VPSchedule
 from torchrl_gtp.flow_map.weights import advantage_weight, masked_std
 
 __all__ = [
+    "AncestralSampler",
     "Consistency",
+    "ConsistencySampler",
     "Denoising",
+    "DyadicTimes",
+    "FamilyMember",
     "FlowMap",
     "FlowMapTimes",
+    "JumpSampler",
     "KarrasGridTimes",
+    "LinearPathTimes",
     "LogNormalTimes",
     "MLPBackbone",
+    "MeanFlow",
     "NoiseLevels",
     "Objective",
+    "OdeSampler",
+    "PairedLogNormalTimes",
     "Preconditioning",
+    "Sampler",
+    "Shortcut",
     "StartSampler",
     "Teacher",
     "Term",
     "TermInputs",
     "TimeEmbedding",
     "TimeSampler",
+    "VPSchedule",
     "advantage_weight",
+    "ancestral_sample",
     "consistency_error",
+    "consistency_sample",
     "doubling_curriculum",
     "edm_preconditioning",
     "edm_time_weight",
+    "family",
     "few_step_sample",
     "flow_error",
     "gtp_objective",
+    "linear_path_times",
     "masked_std",
+    "noise_level",
     "ode_sample",
+    "path_time",
     "robust_weight",
     "solve_ode",
 ]
