@@ -242,7 +242,10 @@ class PolicyLoss(SharedLayersLoss):
     def _action(self, tensordict: TensorDictBase) -> Tensor:
         """The actions as the flow map takes them: vectors, of chunks the concatenated actions."""
         action = tensordict.get(self.tensor_keys.action).to(self._dtype)
-        return action.flatten(-len(self.actor_network.event_shape))
+        action = action.flatten(-len(self.actor_network.event_shape))
+        unpadded = self._unpadded(tensordict)
+        # Padding may be NaN, which would spread through the network to the actions that count.
+        return action if unpadded is None else torch.where(unpadded, action, 0.0)
 
     def _unpadded(self, tensordict: TensorDictBase) -> Tensor | None:
         """True where an entry of :meth:`_action` is not padding; None if nothing can be."""
@@ -320,7 +323,8 @@ class PolicyLoss(SharedLayersLoss):
         # TorchRL's own looks among the keys of the first level only.
         if not self.use_prioritized_weights:
             return None
-        return tensordict.get(self.tensor_keys.priority_weight, default=None)
+        weight = tensordict.get(self.tensor_keys.priority_weight, default=None)
+        return None if weight is None else weight.to(self._dtype)
 
     def _clear_param_weakrefs(self, *tensordicts: TensorDictBase) -> None:
         names = [f"{name}_params" for name in ("actor_network", "qvalue_network", "value_network")]

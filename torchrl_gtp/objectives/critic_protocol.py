@@ -6,14 +6,18 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from tensordict import TensorDictBase, TensorDictParams
+from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.common import LossModule
 
+from torchrl_gtp.objectives.actor_critic import ActorCriticLoss
 from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
 
 __all__ = ["Critic"]
+
+# What holds for the policy's losses with any critic.
+_POLICY_OPTIONS = ("delay_actor", "use_prioritized_weights", "reduction")
 
 
 @runtime_checkable
@@ -74,7 +78,7 @@ class Critic(Protocol):
         ...
 
 
-def check_critic(critic: Any, reduction: str, actor_params: TensorDictParams) -> None:
+def check_critic(critic: Any, reduction: str) -> None:
     """Raises a ``TypeError`` for what is no critic, a ``ValueError`` for one that does not fit."""
     if not isinstance(critic, Critic):
         hint = " Wrap the loss in LossCritic." if isinstance(critic, LossModule) else ""
@@ -93,14 +97,6 @@ def check_critic(critic: Any, reduction: str, actor_params: TensorDictParams) ->
             f"reduction={reductions[0]!r} of the loss and reduction={reductions[1]!r} of its "
             "critic do not fit: either both reduce or none does."
         )
-    own_policy = getattr(critic, "actor_network_params", None)
-    if own_policy is not None:
-        ours = {id(parameter) for parameter in actor_params.parameters()}
-        if not ours & {id(parameter) for parameter in own_policy.parameters()}:
-            raise ValueError(
-                f"The {type(critic).__name__} samples another actor_network than the one that this "
-                "loss trains: build both with the same object."
-            )
     taken = {"loss_consistency", "loss_flow"} & set(critic.out_keys)
     if taken:
         raise ValueError(f"The critic's out_keys {sorted(taken)} are names of the policy's losses.")
@@ -108,7 +104,11 @@ def check_critic(critic: Any, reduction: str, actor_params: TensorDictParams) ->
 
 def check_own_options(qvalue_network: Any, options: Mapping[str, Any]) -> None:
     """Raises a ``ValueError`` if a loss with a critic object is also told how to make its own."""
-    parameters = inspect.signature(ClippedDoubleQLoss.__init__).parameters
+    parameters: dict[str, inspect.Parameter] = {}
+    for kind in (ClippedDoubleQLoss, ActorCriticLoss):
+        parameters.update(inspect.signature(kind.__init__).parameters)
+    for name in _POLICY_OPTIONS:
+        del parameters[name]
     told = [
         name
         for name, value in options.items()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchrl.objectives.utils import distance_loss
 
 from torchrl_gtp.modules import GTPActor
-from torchrl_gtp.objectives.actor_critic import ActorCriticLoss, check_counts
+from torchrl_gtp.objectives.actor_critic import ActorCriticLoss, _next, check_counts
 from torchrl_gtp.objectives.base import Draw
 
 __all__ = ["ClippedDoubleQLoss"]
@@ -219,8 +219,15 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         value = torch.where(terminated.bool(), 0.0, value)
         following.set(self.tensor_keys.state_action_value, value)
         for key in (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated):
+            entry = following.get(key)
+            if entry.shape != (*leading, 1):
+                raise ValueError(
+                    f"The entry {_next(key)!r} must have the shape {(*leading, 1)}, one number for "
+                    f"each action, got {tuple(entry.shape)}."
+                )
+            entry = entry.to(self._dtype) if entry.is_floating_point() else entry
             # The value estimators want one entry for each value.
-            following.set(key, following.get(key).expand_as(value))
+            following.set(key, entry.expand_as(value))
         # What TorchRL's MultiStep writes.
         steps_key = self.value_estimator.tensor_keys.steps_to_next_obs
         steps = transition.get(steps_key, default=None)

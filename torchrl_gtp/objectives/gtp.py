@@ -8,7 +8,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, distributed
 
@@ -22,15 +22,15 @@ from torchrl_gtp.flow_map import (
 )
 from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
-from torchrl_gtp.objectives.base import Draw, PolicyLoss
-from torchrl_gtp.objectives.critic_protocol import Critic, check_critic, check_own_options
-from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
+from torchrl_gtp.objectives.base import Draw
+from torchrl_gtp.objectives.critic_protocol import Critic
+from torchrl_gtp.objectives.guided import GuidedLoss
 from torchrl_gtp.objectives.teacher import FrozenActor
 
 __all__ = ["GTPLoss"]
 
 
-class GTPLoss(ClippedDoubleQLoss):
+class GTPLoss(GuidedLoss):
     """The loss of a generative trajectory policy, with or without a critic.
 
     The actor is trained by ``loss_consistency + loss_flow`` (paper, eq. 7 to 9): a
@@ -144,7 +144,6 @@ class GTPLoss(ClippedDoubleQLoss):
 
     _schedulable_buffers = frozenset({"eta", "lambda_flow", "max_weight", "progress"})
 
-    critic: Critic | None
     denoiser: FlowMap | None
     objective: Objective
     eta: Tensor
@@ -173,12 +172,9 @@ class GTPLoss(ClippedDoubleQLoss):
         sync_advantage: bool = False,
         **critic_options: Any,
     ) -> None:
-        super().__init__(actor_network, qvalue_network, value_network, **critic_options)
-        if critic is not None:
-            check_critic(critic, self.reduction, self.actor_network_params)
-            check_own_options(qvalue_network, critic_options)
-        self.critic = critic
-        self.has_critic = self.has_qvalue_network or critic is not None
+        super().__init__(
+            actor_network, qvalue_network, value_network, critic=critic, **critic_options
+        )
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
             objective = gtp_objective(*own)
@@ -216,7 +212,6 @@ class GTPLoss(ClippedDoubleQLoss):
         self.register_coeff_buffer("lambda_flow", lambda_flow, dtype=dtype, device=device)
         self.register_coeff_buffer("max_weight", max_weight, dtype=dtype, device=device)
         self.register_coeff_buffer("progress", progress, dtype=dtype, device=device)
-        self._set_in_keys()
         critic_keys = self.out_keys if critic is None else critic.out_keys
         losses = [key for key in critic_keys if str(key).startswith("loss_")]
         diagnostics = [key for key in critic_keys if key not in losses]
@@ -225,12 +220,6 @@ class GTPLoss(ClippedDoubleQLoss):
             weights = ["weight_mean", "positive_share", "clipped_share"]
             batch = [] if self.reduction == "none" else ["weight_max"]
             self.out_keys += [*losses, "advantage", *diagnostics, *weights, *batch]
-
-    def _set_in_keys(self) -> None:
-        super()._set_in_keys()
-        critic = getattr(self, "critic", None)
-        if critic is not None:
-            self._in_keys = list(dict.fromkeys([*self._in_keys, *critic.in_keys]))
 
     @property
     def teacher(self) -> Literal["current", "ema"]:
@@ -264,43 +253,6 @@ class GTPLoss(ClippedDoubleQLoss):
 
     def _draws(self) -> dict[str, Draw]:
         return {**super()._draws(), **self.objective.draws(self.actor_network.flat_dim)}
-
-    def draw_noise(self, tensordict: TensorDictBase) -> TensorDict:
-        """Draws all random numbers of the policy's losses and of the critic; see the base class."""
-        noise = super().draw_noise(tensordict)
-        if isinstance(self.critic, PolicyLoss):
-            noise.update(self.critic.draw_noise(tensordict))
-        return noise
-
-    def losses(self, tensordict: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Computes the losses of the critic; see :class:`~torchrl_gtp.objectives.Critic`.
-
-        Raises:
-            ValueError: for a loss without a critic.
-        """
-        if self.critic is None:
-            return super().losses(tensordict)
-        # A shallow copy, because a critic may write into its input.
-        return self.critic.losses(tensordict.copy())
-
-    @torch.no_grad()
-    def advantage(self, tensordict: TensorDictBase) -> Tensor:
-        """Computes the advantage of each sample, without gradient, as the critic defines it.
-
-        Args:
-            tensordict (TensorDictBase): a batch with observations and actions; not modified.
-
-        Returns:
-            Tensor: advantages of the shape of the batch.
-
-        Raises:
-            ValueError: for a loss without a critic.
-        """
-        if self.critic is None:
-            return super().advantage(tensordict)
-        advantage = self.critic.advantage(tensordict.copy()).to(self._dtype)
-        leading = self._leading(tensordict)
-        return advantage.squeeze(-1) if advantage.shape == (*leading, 1) else advantage
 
     def weight(
         self, tensordict: TensorDictBase, advantage: Tensor | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import dispatch
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType
@@ -35,6 +36,9 @@ class LossCritic(LossModule):
     differentiated. Losses that need a log-probability of their policy (``CQLLoss``, ``SACLoss``,
     ``REDQLoss``, ``TQCLoss``) run whole, with a stochastic actor of their own that is trained
     beside the flow map: a flow map gives samples, but no log-probability.
+
+    Sampling with a :class:`~torchrl_gtp.GTPActor` takes another exploration type than TorchRL's
+    losses choose, so the loss's ``deterministic_sampling_mode`` becomes ``RANDOM``.
 
     Args:
         loss_module (LossModule): the loss.
@@ -97,12 +101,24 @@ class LossCritic(LossModule):
         unknown = [name for name in self._methods or () if not hasattr(loss_module, name)]
         if unknown:
             raise ValueError(f"losses: {type(loss_module).__name__} has no methods {unknown}.")
+        if getattr(loss_module, "with_lagrange", False):
+            raise ValueError(
+                f"{type(loss_module).__name__} with with_lagrange=True minimises its multiplier's "
+                "loss through the Q-networks as well, which cancels the conservative term: fix the "
+                "multiplier with with_lagrange=False."
+            )
         if isinstance(own_actor, GTPActor):
+            ours = own_actor if actor_network is None else actor_network
+            if {id(p) for p in ours.parameters()} != {id(p) for p in own_actor.parameters()}:
+                raise ValueError(
+                    f"{type(loss_module).__name__} has another actor_network than the one given: "
+                    "build both with the same object."
+                )
             if self._methods is None:
                 raise TypeError(_NO_LOG_PROBABILITY.format(name=type(loss_module).__name__))
             # The next action is a sample of the policy, not the image of zero noise.
             loss_module.deterministic_sampling_mode = ExplorationType.RANDOM
-            actor_network = own_actor if actor_network is None else actor_network
+            actor_network = own_actor
         has_value = loss_module.__dict__.get("value_network") is not None
         if advantage is None and "qvalue_network" not in loss_module.__dict__:
             raise ValueError(
@@ -114,6 +130,10 @@ class LossCritic(LossModule):
                 f"{type(loss_module).__name__} has no value_network, so V(o) comes from samples "
                 "of the policy: give actor_network=, or advantage=."
             )
+        # Made now, so that the state dict does not depend on whether the loss ran.
+        if loss_module._value_estimator is None and loss_module.default_value_estimator is not None:
+            loss_module.make_value_estimator()
+        getattr(loss_module, "target_entropy", None)
         self.loss_module = loss_module
         self.num_value_samples = num_value_samples
         self._advantage = advantage
@@ -141,11 +161,19 @@ class LossCritic(LossModule):
         Raises:
             TypeError: if the loss asks its actor for a log-probability that it cannot give.
         """
+        if tensordict.get("sampling_weight", default=None) is not None:
+            raise ValueError(
+                f"{type(self.loss_module).__name__} knows nothing of the entry 'sampling_weight', "
+                "so that draws which are not uniform would bias it: draw uniformly, or take a "
+                "critic of this library."
+            )
         batch, metadata = tensordict.copy(), {}
         if self._methods is None:
+            priority = self._key("priority", "td_error")
+            batch = batch.exclude(priority)
             out = self.loss_module(batch)
             losses = {key: out.get(key) for key in self.out_keys}
-            error = batch.get(self._key("priority", "td_error"), default=None)
+            error = batch.get(priority, default=None)
         else:
             losses, error = {}, None
             for name, key in self._methods.items():
@@ -199,7 +227,8 @@ class LossCritic(LossModule):
         loss = self.loss_module
         inputs = tensordict.select(*loss.qvalue_network.in_keys)
         if params.batch_dims:
-            outputs = _vmap_func(loss.qvalue_network, (None, 0))(inputs, params)
+            evaluate = _vmap_func(loss.qvalue_network, (None, 0), randomness=loss.vmap_randomness)
+            outputs = evaluate(inputs, params)
         else:
             with params.to_module(loss.qvalue_network, preserve_module_state=False):
                 outputs = loss.qvalue_network(inputs).unsqueeze(0)
@@ -210,6 +239,7 @@ class LossCritic(LossModule):
         """The entry that the loss calls ``name``; a user's loss need not have keys of its own."""
         return getattr(self.loss_module.tensor_keys, name, default)
 
+    @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Computes the losses from a batch, as an entry for each."""
         losses, _ = self.losses(tensordict)

@@ -78,6 +78,11 @@ def make_critic(
     """
     if kind not in get_args(CriticKind):
         raise ValueError(f"kind must be one of {get_args(CriticKind)}, got {kind!r}.")
+    if kind == "cql" and actor_network.chunk_length is not None:
+        raise ValueError(
+            "kind='cql' has a Gaussian actor of single actions, but actor_network generates "
+            "chunks: take 'conservative'."
+        )
     if kind == "precomputed":
         return PrecomputedAdvantage(**options)
     read: dict[str, Any] = {

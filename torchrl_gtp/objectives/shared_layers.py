@@ -31,9 +31,12 @@ class SharedLayersLoss(LossModule):
         self.register_load_state_dict_post_hook(_after_loading)
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> SharedLayersLoss:
-        views = self._views()
+        # Also of losses inside, whose turn comes when the layers that they see were replaced.
+        inside = [loss for loss in self.modules() if isinstance(loss, SharedLayersLoss)]
+        views = [loss._views() for loss in inside]
         super()._apply(fn)
-        self._share(views)
+        for loss, found in zip(inside, views, strict=True):
+            loss._share(found)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

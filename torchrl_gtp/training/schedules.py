@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Schedule", "constant", "cosine", "linear"]
 
 Schedule = Callable[[Tensor], Tensor]
-"""Takes the share of training done, a scalar tensor in [0, 1), to a value of that shape."""
+"""Takes the share of training done, a scalar tensor in [0, 1], to a value of that shape."""
 
 
 def constant(value: float) -> Schedule:

@@ -36,8 +36,9 @@ class Update:
         num_updates (int): updates of the whole training; the progress of update k is
             ``k / num_updates``.
         schedules (mapping of str to Schedule, optional): what follows the progress: names of
-            schedulable buffers of the loss (``"eta"``) with their values, and ``"lr"`` with the
-            factor on the initial rates of the optimiser. A loss with a buffer ``progress`` always
+            schedulable buffers of the loss (``"eta"``) or of a loss inside it
+            (``"critic.conservative_weight"``) with their values, and ``"lr"`` with the factor on
+            the initial rates of the optimiser. A loss with a buffer ``progress`` always
             has it set. Defaults to none.
         model (callable, optional): computes the losses instead of ``loss_module``, of which it is
             a compiled or data-parallel form. Defaults to ``None``.
@@ -86,7 +87,7 @@ class Update:
         batch_size: int | None = None,
     ) -> None:
         for name, value in (("num_updates", num_updates), ("batch_size", batch_size)):
-            if value is not None and value < 1:
+            if value is not None and not value >= 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
         if grad_clip is not None and not grad_clip > 0:
             raise ValueError(f"grad_clip must be positive, or None; got {grad_clip}.")
@@ -105,7 +106,13 @@ class Update:
         self.data = data
         self.batch_size = batch_size
         self._schedules = dict(schedules or {})
-        known = {"lr", *loss_module._schedulable_buffers} - {"progress"}
+        self._buffers = {
+            f"{path}.{name}" if path else name: module
+            for path, module in loss_module.named_modules()
+            if isinstance(module, LossModule)
+            for name in module._schedulable_buffers
+        }
+        known = {"lr", *self._buffers} - {"progress"}
         unknown = sorted(self._schedules.keys() - known)
         if unknown:
             raise ValueError(
@@ -148,14 +155,14 @@ class Update:
 
     @torch.no_grad()
     def _set_schedules(self) -> None:
-        progress = self.step / self.num_updates
-        buffers = self.loss_module._schedulable_buffers
-        if "progress" in buffers:
+        # Not past the end, where a linear schedule would turn negative.
+        progress = (self.step / self.num_updates).clamp_max(1.0)
+        if "progress" in self._buffers:
             _write(self.loss_module.progress, progress)
         for name, schedule in self._schedules.items():
             value = schedule(progress)
             if name != "lr":
-                _write(getattr(self.loss_module, name), value)
+                _write(getattr(self._buffers[name], name.rpartition(".")[2]), value)
                 continue
             for group in self.optimizer.param_groups:
                 _write(group["lr"], group["initial_lr"] * value)
