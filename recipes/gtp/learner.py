@@ -24,7 +24,7 @@ from torchrl_gtp import (
     make_value,
 )
 from torchrl_gtp.data import MinariReplayBuffer
-from torchrl_gtp.objectives import ClippedDoubleQLoss, make_critic
+from torchrl_gtp.objectives import make_critic
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
 
@@ -65,6 +65,11 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     networks = dict(instantiate(cfg.critic, _convert_="all"))
     kind, critic_options = networks.pop("kind"), networks.pop("options")
     check_options("critic", networks, make_value, reserved=("observation_dim", "observation_keys"))
+    if kind == "precomputed":
+        raise ValueError(
+            "critic.kind=precomputed needs an advantage in the data, which Minari's datasets do "
+            "not hold: write one with a value estimator, in a script (docs/critics.md)."
+        )
     if kind is None:
         if critic_options:
             raise ValueError(
@@ -148,13 +153,12 @@ class Learner:
             ValueError: if the critic has no Q-networks that candidates could be chosen by.
         """
         if num_candidates > 1 and self.loss.has_critic:
-            owner = self.loss if self.loss.critic is None else self.loss.critic
-            if not isinstance(owner, ClippedDoubleQLoss):
+            try:
+                policy = self.loss.candidate_actor(num_candidates, temperature)
+            except ValueError as error:
                 raise ValueError(
-                    f"env.num_candidates={num_candidates} needs Q-networks of this library, but "
-                    f"the critic is a {type(owner).__name__}: set env.num_candidates=1."
-                )
-            policy = owner.candidate_actor(num_candidates, temperature)
+                    f"env.num_candidates={num_candidates}: {error} Or set env.num_candidates=1."
+                ) from error
             policy.actor.num_steps = num_steps
             return policy
         actor = self.loss.target_actor()

@@ -75,6 +75,7 @@ class Run:
             whether the last update was reached.
         """
         cfg, learner = self.cfg, self.learner
+        self.policy()  # whether there is one to evaluate, before hours of training
         bar = tqdm(
             total=learner.num_updates,
             initial=learner.step,

@@ -91,7 +91,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
     torch.manual_seed(cfg.seed)
     optim = cfg.optim.copy()
     optim.steps = schedule.updates
-    learner = Learner(make_loss(cfg, buffer, bc=False).to(device), optim)
+    loss = make_loss(cfg, buffer, bc=False).to(device)
+    learner = Learner(loss, optim, compilation=cfg.compile)
     env = make_minari_env(buffer.metadata, num_envs=cfg.env.num_envs, seed=cfg.env.eval_seed)
     train_env = make_minari_env(buffer.metadata, num_envs=cfg.online.num_envs, seed=cfg.seed)
     method = OfflineToOnlineRun(

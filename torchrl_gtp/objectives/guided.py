@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
 from torchrl_gtp.modules import CandidateActor, GTPActor
+from torchrl_gtp.objectives.actor_critic import ActorCriticLoss
 from torchrl_gtp.objectives.base import PolicyLoss
 from torchrl_gtp.objectives.critic_protocol import Critic, check_critic, check_own_options
 from torchrl_gtp.objectives.double_q import ClippedDoubleQLoss
@@ -110,6 +111,20 @@ class GuidedLoss(ClippedDoubleQLoss):
         self._loss_mask_key = value
         for loss in _losses_in(getattr(self, "critic", None)):
             loss.loss_mask_key = value
+
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> GuidedLoss:
+        """Chooses the value estimator of the critic; see the base class.
+
+        Raises:
+            ValueError: without a critic, or for one of another kind, which has an estimator of
+                its own.
+        """
+        critic = getattr(self, "critic", None)
+        if isinstance(critic, ActorCriticLoss):
+            critic.make_value_estimator(value_type, **hyperparams)
+        else:
+            super().make_value_estimator(value_type, **hyperparams)
+        return self
 
     def draw_noise(self, tensordict: TensorDictBase) -> TensorDict:
         """Draws all random numbers of the policy's losses and of the critic; see the base class."""

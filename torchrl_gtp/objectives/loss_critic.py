@@ -167,6 +167,12 @@ class LossCritic(LossModule):
                 "so that draws which are not uniform would bias it: draw uniformly, or take a "
                 "critic of this library."
             )
+        masks = [key for key in self.loss_module._loss_mask_keys() if key in tensordict.keys(True)]
+        if masks and isinstance(self.loss_module, IQLLoss):
+            raise ValueError(
+                f"TorchRL's IQLLoss ignores masks, but the batch has {masks}: leave masked samples "
+                "out, or give the loss a value_network, which is IQL with masks."
+            )
         batch, metadata = tensordict.copy(), {}
         if self._methods is None:
             priority = self._key("priority", "td_error")

@@ -38,6 +38,8 @@ def test_options_of_a_critic(config: MakeConfig, tmp_path: Path) -> None:
     assert state["critic.conservative_weight"] == 0.5
     with pytest.raises(ValueError, match="for the critics of critic.kind"):
         recipe.run(config("bc=false", options), tmp_path / "other")
+    with pytest.raises(ValueError, match="critic.kind=precomputed needs an advantage in the data"):
+        recipe.run(config("bc=false", "critic.kind=precomputed"), tmp_path / "fourth")
     with pytest.raises(ValueError, match="kind must be one of"):
         recipe.run(config("bc=false", "critic.kind=sarsa"), tmp_path / "third")
 
@@ -45,7 +47,7 @@ def test_options_of_a_critic(config: MakeConfig, tmp_path: Path) -> None:
 def test_candidates_need_q_networks_of_the_library(config: MakeConfig, tmp_path: Path) -> None:
     changes = ("bc=false", "optim.steps=2", "env.num_candidates=2")
     recipe.run(config(*changes, "critic.kind=truncated_quantiles"), tmp_path / "own")
-    with pytest.raises(ValueError, match="env.num_candidates=2 needs Q-networks of this library"):
+    with pytest.raises(ValueError, match="env.num_candidates=2: .*no Q-networks of this library"):
         recipe.run(config(*changes, "critic.kind=iql"), tmp_path / "theirs")
 
 
