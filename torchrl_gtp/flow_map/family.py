@@ -79,9 +79,9 @@ def _consistency() -> FamilyMember:
 
 def _consistency_distillation() -> FamilyMember:
     """Consistency distillation (arXiv 2303.01469): a_u by a solver on a trained denoiser."""
-    times = KarrasGridTimes(first=40, last=40, end="data")
+    times = KarrasGridTimes(first=18, last=18, end="data")
     consistency = Consistency(times, "edm", robust_power=0.0, solver="heun")
-    return FamilyMember(Objective({"consistency": consistency}, "ema"), ConsistencySampler())
+    return FamilyMember(Objective({"consistency": consistency}), ConsistencySampler())
 
 
 def _ctm() -> FamilyMember:

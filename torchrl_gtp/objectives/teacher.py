@@ -51,12 +51,12 @@ class FrozenActor:
         with self.params.data.to_module(self.actor, preserve_module_state=False):
             return self.actor.flow_map(action_t, t, s, condition)
 
-    @torch.no_grad()
     def denoise(self, action_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Evaluates the denoiser, without gradient."""
-        if self.denoiser is not None:
-            return self.denoiser.denoise(action_t, t, condition)
-        if self.in_place:
-            return self.actor.flow_map.denoise(action_t, t, condition)
-        with self.params.to_module(self.actor, preserve_module_state=False):
-            return self.actor.flow_map.denoise(action_t, t, condition)
+        with torch.no_grad():
+            if self.denoiser is not None:
+                return self.denoiser.denoise(action_t, t, condition)
+            if self.in_place:
+                return self.actor.flow_map.denoise(action_t, t, condition)
+            with self.params.to_module(self.actor, preserve_module_state=False):
+                return self.actor.flow_map.denoise(action_t, t, condition)

@@ -1,0 +1,275 @@
+"""The terms of the objectives: published formulas, and the closed form as their minimum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.flow_map.closed_form import (
+    MEAN,
+    STD,
+    FrozenMap,
+    GaussianFlowMap,
+    GivenTimes,
+    on_the_trajectory,
+)
+from torchrl_gtp.flow_map import (
+    Consistency,
+    Denoising,
+    FlowMap,
+    KarrasGridTimes,
+    LinearPathTimes,
+    MeanFlow,
+    MLPBackbone,
+    Objective,
+    Shortcut,
+    TermInputs,
+    VPSchedule,
+    few_step_sample,
+)
+
+PROGRESS = torch.tensor(0.5)
+
+
+@pytest.fixture
+def flow_map():
+    torch.manual_seed(0)
+    return FlowMap(MLPBackbone(2, hidden_sizes=(32,))).double()
+
+
+def drawn(term, action, **given):
+    """Inputs of a term with random draws, but for those given."""
+    draws = {}
+    for name, draw in term.draws(action.shape[-1]).items():
+        sampler = torch.randn if draw.distribution == "normal" else torch.rand
+        draws[name] = sampler(*action.shape[:-1], *draw.shape, dtype=action.dtype)
+    return TermInputs(action, {**draws, **given}, PROGRESS)
+
+
+def errors(term, flow_map, action, teacher=None, **given):
+    return term(flow_map, FrozenMap(teacher or flow_map), drawn(term, action, **given))
+
+
+def test_ddpm_is_the_error_of_the_predicted_noise(flow_map):
+    """On x = sqrt(abar) a + sqrt(1 - abar) z, as DDPM writes it."""
+    torch.manual_seed(1)
+    schedule, action, noise = VPSchedule(), *torch.randn(2, 9, 2, dtype=torch.float64)
+    uniform = torch.rand(9, 1, dtype=torch.float64)
+    abar = (1 - schedule.betas().double()).cumprod(0)[(5 * uniform).long()]
+    x = abar.sqrt() * action + (1 - abar).sqrt() * noise
+    t = ((1 - abar) / abar).sqrt()
+    denoised = flow_map.denoise(x / abar.sqrt(), t)
+    predicted = (x - abar.sqrt() * denoised) / (1 - abar).sqrt()
+    got = errors(Denoising(schedule, "noise"), flow_map, action, time=uniform, noise=noise)
+    torch.testing.assert_close(got, (predicted - noise).square().sum(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_flow_matching_is_the_error_of_the_velocity(flow_map):
+    """On x = (1 - r) a + r z, whose velocity is z - a."""
+    torch.manual_seed(1)
+    action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
+    uniform = torch.rand(9, 1, dtype=torch.float64) * 0.9 + 0.05
+    r = uniform * 10 / 11
+    x = (1 - r) * action + r * noise
+    velocity = (x - flow_map.denoise(x / (1 - r), r / (1 - r))) / r
+    got = errors(
+        Denoising(LinearPathTimes(), "velocity"), flow_map, action, time=uniform, noise=noise
+    )
+    torch.testing.assert_close(got, (velocity - (noise - action)).square().sum(-1))
+
+
+def test_shortcut_is_the_mean_of_two_velocities(flow_map):
+    """On the linear path: one step of size 2 d against the mean velocity of two steps of d."""
+    torch.manual_seed(1)
+    action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
+    r_t, r_s = 0.75, 0.25
+    levels = [r / (1 - r) for r in (r_t, (r_t + r_s) / 2, r_s)]
+
+    def velocity(x, r, r_end):
+        t, s = (torch.full((9, 1), v / (1 - v), dtype=torch.float64) for v in (r, r_end))
+        return (x - flow_map(x / (1 - r), t, s) * (1 - r_end)) / (r - r_end)
+
+    x = (1 - r_t) * action + r_t * noise
+    first = velocity(x, r_t, 0.5)
+    second = velocity(x - 0.25 * first, 0.5, r_s)
+    expected = (velocity(x, r_t, r_s) - (first + second) / 2).square().sum(-1)
+    got = errors(Shortcut(GivenTimes(*levels)), flow_map, action, noise=noise)
+    torch.testing.assert_close(got, expected)
+
+
+def test_mean_flow_is_the_identity_on_the_linear_path(flow_map):
+    """Value and gradient of ||U - sg(v - (r - r_s) dU/dr)||^2, as published."""
+    torch.manual_seed(1)
+    action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
+    r, r_s = torch.full((2, 9, 1), 0.0, dtype=torch.float64) + torch.tensor([0.8, 0.3]).reshape(
+        -1, 1, 1
+    )
+    r, r_s = r.double(), r_s.double()
+    s = r_s / (1 - r_s)
+
+    def mean_velocity(x, r):
+        return (x - flow_map(x / (1 - r), r / (1 - r), s) * (1 - r_s)) / (r - r_s)
+
+    x, v = (1 - r) * action + r * noise, noise - action
+    u, rate = torch.func.jvp(mean_velocity, (x, r), (v, torch.ones_like(r)))
+    expected = (u - (v - (r - r_s) * rate).detach()).square().sum(-1)
+    t = (r / (1 - r))[0].item()
+    term = MeanFlow(GivenTimes(t, t, s[0].item()), robust_power=0.0)
+    got = errors(term, flow_map, action, noise=noise)
+    torch.testing.assert_close(got, expected)
+    parameters = list(flow_map.parameters())
+    gradients = [torch.autograd.grad(e.sum(), parameters) for e in (got, expected)]
+    for ours, published in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, published)
+
+
+def test_mean_flow_with_equal_times_is_flow_matching(flow_map):
+    action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
+    mean_flow = errors(MeanFlow(GivenTimes(1.5, 1.5, 1.5), 0.0), flow_map, action, noise=noise)
+    denoising = Denoising(GivenTimes(1.5, 0.0, 0.0), "velocity")
+    torch.testing.assert_close(mean_flow, errors(denoising, flow_map, action, noise=noise))
+
+
+def test_pseudo_huber_over_the_gap(flow_map):
+    """Improved consistency training: (sqrt(||x||^2 + c^2) - c) / (t - u), c = 0.00054 sqrt(A)."""
+    action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
+    times = GivenTimes(1.0, 0.8, 0.0)
+    options = {"time_weight": "gap", "robust_power": 0.0, "huber": 0.00054}
+    got = errors(Consistency(times, **options), flow_map, action, noise=noise)
+    t, u, s = times(torch.zeros(9, 2, dtype=torch.float64), None, None)
+    residual = flow_map(action + t * noise, t, s) - flow_map(action + u * noise, u, s)
+    bend = 0.00054 * 2**0.5
+    expected = ((residual.square().sum(-1) + bend**2).sqrt() - bend) / 0.2
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("term", "minimum"),
+    [
+        (Denoising(GivenTimes(0.7, 0, 0), "none"), STD**2 * 0.7**2),
+        (Denoising(GivenTimes(0.7, 0, 0), "edm"), STD**2 + 0.7**2),
+        (Denoising(GivenTimes(0.7, 0, 0), "noise"), STD**2),
+        (Denoising(GivenTimes(0.7, 0, 0), "velocity"), STD**2 * 1.7**2),
+        (MeanFlow(GivenTimes(0.7, 0.7, 0.7), 0.0), STD**2 * 1.7**2),
+    ],
+    ids=["none", "edm", "noise", "velocity", "mean_flow"],
+)
+def test_minimum_of_denoising_is_the_posterior_variance(term, minimum):
+    """2 dimensions with the variance STD^2 t^2 / (STD^2 + t^2), under the weight of t = 0.7."""
+    torch.manual_seed(0)
+    flow_map = GaussianFlowMap()
+    action = MEAN + STD * torch.randn(200_000, 2, dtype=torch.float64)
+    error = errors(term, flow_map, action).mean()
+    assert error.item() == pytest.approx(2 * minimum / (STD**2 + 0.7**2), rel=0.01)
+    error.backward()
+    assert abs(flow_map.error.grad) < 0.02
+
+
+EXACT = {
+    "shortcut": Shortcut(GivenTimes(2.0, 0.9, 0.3)),
+    "shortcut_to_data": Shortcut(GivenTimes(2.0, 0.9, 0.0)),
+    "mean_flow": MeanFlow(GivenTimes(2.0, 2.0, 0.3), 0.0),
+    "mean_flow_to_data": MeanFlow(GivenTimes(2.0, 2.0, 0.0), 0.0),
+    "ctm": Consistency(GivenTimes(2.0, 1.2, 0.3), robust_power=0.0, solver="heun", solver_steps=64),
+    "ctm_at_data": Consistency(
+        GivenTimes(2.0, 1.2, 0.3), robust_power=0.0, solver="heun", solver_steps=64, at_data=True
+    ),
+    "consistency": Consistency(GivenTimes(2.0, 1.999, 0.0), robust_power=0.0),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_closed_form_is_the_minimum(name):
+    """Error and gradient vanish at the exact map, and do not vanish off it."""
+    term, teacher = EXACT[name], GaussianFlowMap()
+    action, noise, _ = on_the_trajectory(2.0)
+    results = {}
+    for offset in (0.0, 0.1):
+        flow_map = GaussianFlowMap(offset)
+        error = errors(term, flow_map, action, teacher, noise=noise).mean()
+        error.backward()
+        results[offset] = error.item(), flow_map.error.grad.abs().item()
+    assert results[0.0][0] < 1e-6 and results[0.0][1] < 1e-3
+    assert results[0.1][0] > 1e-3 and results[0.1][1] > 0.01
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), (None, 1)])
+def test_error_of_a_u_shrinks_with_the_gap(solver, order):
+    """One step errs by O(gap^(p + 1)), in the squared error twice that; eq. 6 is like Euler."""
+    action, noise, _ = on_the_trajectory(2.0)
+    found = []
+    for gap in (0.1, 0.05, 0.025):
+        term = Consistency(GivenTimes(2.0, 2.0 - gap, 0.5), robust_power=0.0, solver=solver)
+        found.append(errors(term, GaussianFlowMap(), action, noise=noise).mean())
+    observed = (torch.stack(found[:-1]) / torch.stack(found[1:])).log2()
+    assert (observed - 2 * (order + 1)).abs().max() < 0.3
+
+
+def test_frozen_jump_to_the_data_passes_the_gradient_on():
+    flow_map, teacher = GaussianFlowMap(0.1), GaussianFlowMap()
+    term = Consistency(GivenTimes(2.0, 1.0, 0.5), robust_power=0.0, solver="heun", at_data=True)
+    errors(term, flow_map, torch.zeros(4, 2, dtype=torch.float64), teacher).sum().backward()
+    assert flow_map.error.grad.abs() > 0 and teacher.error.grad is None
+
+
+@pytest.mark.parametrize(
+    "term",
+    [Denoising(), Consistency(), Consistency(huber=0.1), Shortcut(), MeanFlow()],
+    ids=lambda term: type(term).__name__,
+)
+def test_padded_dimensions_enter_nothing(flow_map, term):
+    torch.manual_seed(0)
+    inputs = drawn(term, torch.randn(9, 2, dtype=torch.float64))
+    valid = torch.tensor([True, False]).expand(9, 2)
+    masked = term(flow_map, FrozenMap(flow_map), inputs._replace(valid=valid))
+    other = term(flow_map, FrozenMap(flow_map), inputs._replace(valid=~valid))
+    full = term(flow_map, FrozenMap(flow_map), inputs)
+    assert masked.isfinite().all() and (masked < full).all() and (other < full).all()
+
+
+def test_improved_consistency_times_follow_the_discrete_log_normal():
+    """p(t_i) is proportional to erf at its ends (arXiv 2310.14189, section 3.5)."""
+    torch.manual_seed(0)
+    levels = GaussianFlowMap().noise_levels
+    sampler = KarrasGridTimes(first=10, last=10, log_normal=(-1.1, 2.0), end="data")
+    times = sampler(torch.rand(400_000, 2, dtype=torch.float64), PROGRESS, levels)
+    grid = levels.karras(11, dtype=torch.float64)
+    cdf = torch.special.erf((grid.log() + 1.1) / (2.0 * 2**0.5))
+    expected = (cdf[:-1] - cdf[1:]) / (cdf[0] - cdf[-1])
+    index = (times.t - grid[:-1]).abs().argmin(-1)
+    found = index.bincount(minlength=10) / 400_000
+    torch.testing.assert_close(found.double(), expected, atol=3e-3, rtol=0)
+    torch.testing.assert_close(times.u.squeeze(-1), grid[index + 1])
+    assert not times.s.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Denoising(time_weight="gap"), "time_weight must be one of"),
+        (lambda: Consistency(time_weight="snr"), "time_weight must be one of"),
+        (lambda: Consistency(robust_power=2.0), "robust_power must lie in"),
+        (lambda: Consistency(huber=0.0), "huber must be positive"),
+        (lambda: Consistency(solver="rk4"), "solver must be"),
+        (lambda: Consistency(solver_steps=0), "solver_steps must be at least 1"),
+        (lambda: MeanFlow(robust_power=-1.0), "robust_power must lie in"),
+        (lambda: Objective({}), "at least one term"),
+        (lambda: Objective({"flow": Denoising()}, "frozen"), "teacher must be"),
+        (lambda: KarrasGridTimes(log_normal=(0.0, 0.0)), "log_normal must be"),
+        (lambda: KarrasGridTimes(end="noise"), "end must be"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_jumps_of_the_closed_form_agree_with_the_oracle():
+    """The oracle of these tests is itself a flow map: jumps compose."""
+    noise = torch.randn(50, 2, dtype=torch.float64)
+    levels = GaussianFlowMap().noise_levels
+    one, five = (
+        few_step_sample(GaussianFlowMap(), noise, None, levels.jump_times(k, dtype=torch.float64))
+        for k in (1, 5)
+    )
+    torch.testing.assert_close(one, five)
