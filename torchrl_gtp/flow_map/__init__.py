@@ -37,6 +37,7 @@ from torchrl_gtp.flow_map.sampling import (
     ode_sample,
     solve_ode,
 )
+from torchrl_gtp.flow_map.statistics import action_scale
 from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 from torchrl_gtp.flow_map.time_sampling import (
     FlowMapTimes,
@@ -77,6 +78,7 @@ __all__ = [
     "TimeEmbedding",
     "TimeSampler",
     "VPSchedule",
+    "action_scale",
     "advantage_weight",
     "ancestral_sample",
     "consistency_error",
