@@ -1,0 +1,190 @@
+"""Cells of the benchmark: one method on one data set with one seed, each in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchrl import torchrl_logger
+
+from benchmarks.few_step.data_set import DataSet, Reference
+from benchmarks.few_step.measures import (
+    best_of_error,
+    grouped_energy_distance,
+    grouped_sliced_wasserstein,
+    mode_statistics,
+)
+from benchmarks.few_step.method import Method, sample
+from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.sets import make_set
+from benchmarks.few_step.training import Training, train
+from torchrl_gtp import GTPActor
+
+__all__ = [
+    "NUM_STEPS",
+    "Cell",
+    "compare",
+    "finished",
+    "measure",
+    "measure_floor",
+    "run_cell",
+    "run_cells",
+]
+
+NUM_STEPS = (1, 2, 3, 5, 10, 40)
+"""The numbers of jumps K, or of network evaluations of an ODE solver."""
+
+_BEST_OF = 16
+_FLOOR_DRAWS = 8
+# Seeds of the evaluation, the same for all methods; training has the seeds 0, 1, 2, ...
+_EVALUATION_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what is trained, how long, and what it is compared with.
+
+    Attributes:
+        method: a name of ``METHODS``.
+        data: name of the data set.
+        seed: seed of network and training.
+        training: how it is trained.
+        num_samples: samples that are compared with data.
+    """
+
+    method: str
+    data: str
+    seed: int
+    training: Training = field(default_factory=Training)
+    num_samples: int = 3_000
+
+    def path(self, folder: Path) -> Path:
+        """The file of the finished cell."""
+        data = self.data.replace("/", "_")
+        return folder / "cells" / f"{data}-{self.method}-{self.seed}.json"
+
+
+def finished(cell: Cell, folder: Path) -> bool:
+    """Whether the cell has been run before.
+
+    Raises:
+        ValueError: if it was run with other settings: a table must not mix them.
+    """
+    path = cell.path(folder)
+    if not path.is_file():
+        return False
+    settings = json.loads(path.read_text())["cell"]
+    if settings != asdict(cell):
+        raise ValueError(
+            f"{path} is of a run with other settings, {settings}; asked for are {asdict(cell)}. "
+            "Choose another folder, or remove the file."
+        )
+    return True
+
+
+def run_cell(cell: Cell, folder: Path) -> None:
+    """Trains and measures a cell, and writes its file: whole, or not at all.
+
+    Beside it lie the weights of the actor, for the pictures.
+    """
+    torch.set_num_threads(1)
+    method, data = {**METHODS, **VARIANTS}[cell.method], make_set(cell.data)
+    torch.manual_seed(cell.seed)
+    begin = time.process_time()
+    actor, num_updates, evaluations = train(method, data, cell.training)
+    record = {
+        "cell": asdict(cell),
+        "num_updates": num_updates,
+        "network_evaluations": evaluations,
+        "cpu_seconds": round(time.process_time() - begin, 1),
+        "floor": measure_floor(data, cell.num_samples),
+        "rows": measure(actor, method, data, cell.num_samples),
+    }
+    path = cell.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The weights come first: a finished cell has both.
+    _write_whole(path.with_suffix(".pt"), lambda to: torch.save(actor.state_dict(), to))
+    _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def measure(
+    actor: GTPActor, method: Method, data: DataSet, num_samples: int
+) -> list[dict[str, Any]]:
+    """Measures the samples of an actor, for each sampler and K: the rows of the table."""
+    torch.manual_seed(_EVALUATION_SEED)
+    reference = data.reference(num_samples)
+    noise = torch.randn(_BEST_OF, *reference.first.action.shape)
+    rows = []
+    for sampler in method.samplers:
+        for num_steps in NUM_STEPS:
+            draw = partial(
+                sample, actor, reference.first.condition, num_steps=num_steps, sampler=sampler
+            )
+            row = compare(draw(noise[0]), reference)
+            if data.has_one_action:
+                candidates = torch.stack([draw(each) for each in noise])
+                row["best_of_16_mse"] = best_of_error(candidates, reference.first.action).item()
+            rows.append({"sampler": sampler, "num_steps": num_steps, **row})
+    return rows
+
+
+def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
+    """Measures data against another draw of the data: means over several such pairs."""
+    torch.manual_seed(_EVALUATION_SEED + 1)
+    pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
+    measured = [compare(pair.first.action, pair) for pair in pairs]
+    return {key: statistics.fmean(one[key] for one in measured) for key in measured[0]}
+
+
+def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
+    """Measures samples [N, A] under the conditions of ``reference.first``."""
+    group, data = reference.group, reference.second.action
+    measured = {
+        "energy_distance": grouped_energy_distance(samples, data, group),
+        "sliced_wasserstein": grouped_sliced_wasserstein(samples, data, group),
+    }
+    if reference.modes is not None:
+        measured["share_on_mode"], measured["modes_covered"] = mode_statistics(
+            samples, reference.modes, reference.mode_std, group
+        )
+    return {key: value.item() for key, value in measured.items()}
+
+
+def run_cells(cells: Sequence[Cell], folder: Path, num_jobs: int = 1) -> None:
+    """Runs the cells that have not been run, in their order, in ``num_jobs`` processes.
+
+    Interrupted, it goes on where it was when it is called again: a cell is the unit.
+    """
+    missing = [cell for cell in cells if not finished(cell, folder)]
+    torchrl_logger.info(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
+    if num_jobs == 1:
+        for cell in missing:
+            run_cell(cell, folder)
+            torchrl_logger.info(f"Finished {cell.path(folder).stem}.")
+        return
+    # Forked processes would inherit torch's threads in an unknown state.
+    with ProcessPoolExecutor(num_jobs, get_context("spawn")) as pool:
+        jobs = {pool.submit(run_cell, cell, folder): cell for cell in missing}
+        for job in as_completed(jobs):
+            job.result()
+            torchrl_logger.info(f"Finished {jobs[job].path(folder).stem}.")

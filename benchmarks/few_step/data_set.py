@@ -1,0 +1,73 @@
+"""What the benchmark needs of a data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["DataSet", "Pairs", "Reference"]
+
+
+class Pairs(NamedTuple):
+    """Conditions and actions that belong together.
+
+    Attributes:
+        condition: conditions [N, C].
+        action: actions [N, A], within [-1, 1].
+    """
+
+    condition: Tensor
+    action: Tensor
+
+
+class Reference(NamedTuple):
+    """Two independent draws of the data under the same, or nearly the same, conditions.
+
+    A method samples under ``first.condition`` and is compared with ``second.action``; the
+    distance between the two draws of the data is the floor, which no method beats but by chance.
+
+    Attributes:
+        first: the draw whose conditions the method gets.
+        second: the draw that both are compared with.
+        group: number of the group of each row [N], in both draws; distances are computed within
+            the groups and averaged over them.
+        modes: centres of the modes [groups, M, A]; ``None`` for data without modes.
+        mode_std: standard deviation of each mode.
+    """
+
+    first: Pairs
+    second: Pairs
+    group: Tensor
+    modes: Tensor | None = None
+    mode_std: float = 0.0
+
+
+class DataSet(ABC):
+    """Conditional data that a policy is to reproduce.
+
+    Attributes:
+        name: name in tables and on the command line.
+        condition_dim: size C of a condition.
+        action_dim: size A of an action.
+        sigma_data: standard deviation of the actions, over all dimensions.
+        has_one_action: whether each condition occurs once in the data, with one action.
+    """
+
+    name: str
+    condition_dim: int
+    action_dim: int
+    sigma_data: float
+    has_one_action: bool = False
+
+    @abstractmethod
+    def draw(self, num_samples: int) -> Pairs:
+        """Draws training data."""
+
+    @abstractmethod
+    def reference(self, num_samples: int) -> Reference:
+        """Draws what samples are compared with, of ``num_samples`` rows about.
+
+        It draws from torch's global generator: the caller seeds it.
+        """

@@ -1,0 +1,99 @@
+"""Pictures: samples for each method and K, and the trajectories from noise to data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmarks.few_step.cells import NUM_STEPS, Cell
+from benchmarks.few_step.data_set import DataSet
+from benchmarks.few_step.method import make_actor, sample, trajectory
+from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.sets import make_set
+from torchrl_gtp import GTPActor
+
+__all__ = ["draw_pictures"]
+
+_SAMPLES_DRAWN = 1_000
+_TRAJECTORIES_DRAWN = 150
+
+
+def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Draws the samples, and the trajectories of some of them, of finished cells of one planar set.
+
+    Args:
+        cells: cells of one set in the plane, one for each method.
+        folder: where the cells are, and where the pictures go.
+
+    Returns:
+        list of Path: the two pictures.
+    """
+    data = make_set(cells[0].data)
+    torch.manual_seed(0)
+    reference = data.reference(_SAMPLES_DRAWN)
+    # One condition is enough to see; the samples of the others would cover it.
+    condition, points = (part[reference.group == 0] for part in reference.first)
+    noise = torch.randn_like(points)
+    rows = [
+        (f"{cell.method}\n{sampler}", sampler, _load(cell, data, folder))
+        for cell in cells
+        for sampler in {**METHODS, **VARIANTS}[cell.method].samplers
+    ]
+    samples, samples_axes = _figure(len(rows))
+    trajectories, trajectories_axes = _figure(len(rows))
+    for row, (title, sampler, actor) in enumerate(rows):
+        for axes in (samples_axes, trajectories_axes):
+            axes[row][0].set_ylabel(title)
+        for column, num_steps in enumerate(NUM_STEPS):
+            drawn = sample(actor, condition, noise, num_steps, sampler)
+            _draw_points(samples_axes[row][column], drawn)
+            some = slice(_TRAJECTORIES_DRAWN)
+            passed = trajectory(actor, condition[some], noise[some], num_steps, sampler)
+            # In units of the data's and the noise's spread, so that the noise is in the picture.
+            passed = (
+                passed
+                / (1 + actor.flow_map.noise_levels.jump_times(num_steps) ** 2).sqrt()[:, None, None]
+            )
+            _draw_trajectories(trajectories_axes[row][column], passed)
+        _draw_points(samples_axes[row][-1], points)
+        _draw_points(trajectories_axes[row][-1], points)
+    paths = [folder / f"{data.name}-{kind}.png" for kind in ("samples", "trajectories")]
+    for figure, path in zip((samples, trajectories), paths, strict=True):
+        figure.savefig(path, dpi=90)
+    return paths
+
+
+def _load(cell: Cell, data: DataSet, folder: Path) -> GTPActor:
+    actor = make_actor({**METHODS, **VARIANTS}[cell.method], data)
+    weights = torch.load(cell.path(folder).with_suffix(".pt"), weights_only=True)
+    actor.load_state_dict(weights)
+    return actor
+
+
+def _figure(num_rows: int) -> tuple[Figure, list[list[Axes]]]:
+    num_columns = len(NUM_STEPS) + 1
+    figure = Figure(figsize=(1.7 * num_columns, 1.75 * num_rows + 0.3), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[], xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
+    for axes, num_steps in zip(grid[0], NUM_STEPS, strict=False):
+        axes.set_title(f"K = {num_steps}")
+    grid[0][-1].set_title("data")
+    return figure, grid.tolist()
+
+
+def _draw_points(axes: Axes, points: Tensor) -> None:
+    axes.plot(*points.T.tolist(), ".", ms=1.2, alpha=0.6, color="C0", mec="none")
+
+
+def _draw_trajectories(axes: Axes, passed: Tensor) -> None:
+    # The noise lies far outside: only the directions matter there.
+    segments = passed.transpose(0, 1).tolist()
+    axes.add_collection(LineCollection(segments, colors="0.6", lw=0.3, alpha=0.7))
+    _draw_points(axes, passed[-1])

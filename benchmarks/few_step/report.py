@@ -1,0 +1,95 @@
+"""The table over all finished cells, as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.few_step.cells import Cell, finished
+from recipes.common.tables import markdown_table, number
+
+__all__ = ["read_rows", "write_csv", "write_markdown"]
+
+_KEYS = ("data", "method", "sampler", "num_steps", "seed")
+_MEASURES = (
+    "energy_distance",
+    "sliced_wasserstein",
+    "share_on_mode",
+    "modes_covered",
+    "best_of_16_mse",
+)
+_TITLES = {
+    "energy_distance": ("energy distance x 1000", 1_000.0, 2),
+    "share_on_mode": ("share on a mode", 1.0, 3),
+    "modes_covered": ("modes covered", 1.0, 1),
+    "sliced_wasserstein": ("sliced Wasserstein", 1.0, 3),
+    "best_of_16_mse": ("squared error of the best of 16", 1.0, 4),
+}
+
+
+def read_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
+    """Reads the rows of those cells that are finished; the data's own row has the sampler "-"."""
+    rows = []
+    for cell in cells:
+        if not finished(cell, folder):
+            continue
+        record = json.loads(cell.path(folder).read_text())
+        about = {"data": cell.data, "method": cell.method, "seed": cell.seed}
+        costs = {key: record[key] for key in ("num_updates", "network_evaluations", "cpu_seconds")}
+        rows += [{**about, **costs, **row} for row in record["rows"]]
+        floor = {**about, "method": "data", "sampler": "-", "num_steps": 0, **record["floor"]}
+        rows.append(floor)
+    return rows
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes one line for each data set, method, sampler, K and seed."""
+    fields = [*_KEYS, *_MEASURES, "num_updates", "network_evaluations", "cpu_seconds"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: [row[key] for key in _KEYS]))
+
+
+def write_markdown(rows: Sequence[dict[str, Any]], path: Path) -> str:
+    """Writes one table for each data set and measure: mean ± standard deviation over seeds."""
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        of_set = [row for row in rows if row["data"] == data]
+        for measure, (title, factor, digits) in _TITLES.items():
+            measured = [row for row in of_set if measure in row]
+            if measured:
+                table = _table(measured, measure, factor, digits)
+                parts.append(f"### {data}: {title}\n\n{table}\n")
+    text = "\n".join(parts)
+    path.write_text(text)
+    return text
+
+
+def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: int) -> str:
+    num_steps = sorted({row["num_steps"] for row in rows} - {0})
+    groups: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for row in rows:
+        by_steps = groups.setdefault((row["method"], row["sampler"]), {})
+        by_steps.setdefault(row["num_steps"], {})[row["seed"]] = factor * row[measure]
+    lines = []
+    for (method, sampler), by_steps in groups.items():
+        seeds = len(next(iter(by_steps.values())))
+        # What the data themselves get does not depend on K, nor on the seed of a training.
+        values = dict.fromkeys(num_steps, by_steps[0]) if method == "data" else by_steps
+        cells = [_mean_and_spread(list(values[steps].values()), digits) for steps in num_steps]
+        lines.append([method, sampler, "-" if method == "data" else str(seeds), *cells])
+    lines.sort(key=lambda line: line[0] == "data")
+    return markdown_table(
+        ["method", "sampler", "seeds", *(f"K = {steps}" for steps in num_steps)], lines
+    )
+
+
+def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+    mean = number(statistics.fmean(values), digits)
+    spread = statistics.pstdev(values)
+    return f"{mean} ± {number(spread, digits)}" if len(values) > 1 and spread else mean

@@ -1,0 +1,35 @@
+"""The data sets by name."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from benchmarks.few_step.data_set import DataSet
+from benchmarks.few_step.demonstrations import MinariSet
+from benchmarks.few_step.planar import PLANAR_SETS, PlanarSet
+
+__all__ = ["DEFAULT_SETS", "make_set"]
+
+DEFAULT_SETS = (*PLANAR_SETS, "gtp/pointmaze/umaze-v0", "D4RL/door/human-v2")
+"""The planar sets, and Minari datasets: the maze data of the demo, and human demonstrations."""
+
+
+@lru_cache(maxsize=1)
+def make_set(name: str) -> DataSet:
+    """Makes a data set.
+
+    Args:
+        name: a name of ``PLANAR_SETS``, or the id of a Minari dataset, which has a slash.
+
+    Raises:
+        ValueError: for another name.
+        FileNotFoundError: for a Minari dataset that is not on this machine.
+    """
+    if name in PLANAR_SETS:
+        return PlanarSet(name)
+    if "/" in name:
+        return MinariSet(name)
+    raise ValueError(
+        f"There is no data set {name!r}: choose one of {sorted(PLANAR_SETS)}, or give the id of a "
+        "Minari dataset, such as 'D4RL/door/human-v2'."
+    )

@@ -1,0 +1,62 @@
+"""Training of one method on one data set, for a given number of network evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensordict import TensorDict
+from torchrl.objectives import SoftUpdate
+
+from benchmarks.few_step.data_set import DataSet
+from benchmarks.few_step.method import Method, make_actor, network_evaluations
+from torchrl_gtp import GTPActor
+from torchrl_gtp.training import Update, cosine, make_optimizer
+
+__all__ = ["EVALUATIONS_PER_UPDATE", "Training", "train"]
+
+EVALUATIONS_PER_UPDATE = 3
+"""Network evaluations for each sample in one update of GTP: student, teacher and flow term."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How all methods are trained.
+
+    Attributes:
+        num_updates: updates of GTP; a method with fewer network evaluations in each gets more.
+        batch_size: samples in an update, drawn afresh.
+        lr: initial learning rate of Adam, which falls to 0 on half a cosine.
+        tau: rate of the moving average of the weights that are sampled with.
+    """
+
+    num_updates: int = 12_000
+    batch_size: int = 256
+    lr: float = 1e-3
+    tau: float = 0.005
+
+
+def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, int, int]:
+    """Trains a method; the random numbers are those of torch's global generator.
+
+    Returns:
+        tuple of GTPActor, int and int: the actor with averaged weights, the updates made, and the
+        network evaluations for each sample in an update.
+    """
+    loss = method.make_loss(make_actor(method, data))
+    evaluations = network_evaluations(loss, _batch(data, options.batch_size))
+    num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
+    update = Update(
+        loss,
+        make_optimizer(loss, options.lr),
+        SoftUpdate(loss, tau=options.tau),
+        num_updates=num_updates,
+        schedules={"lr": cosine(1.0)},
+    )
+    for _ in range(num_updates):
+        update(_batch(data, options.batch_size))
+    return loss.target_actor(), num_updates, evaluations
+
+
+def _batch(data: DataSet, batch_size: int) -> TensorDict:
+    condition, action = data.draw(batch_size)
+    return TensorDict({"observation": condition, "action": action}, [batch_size])
