@@ -27,6 +27,7 @@ class MinariSet(DataSet):
 
     Raises:
         FileNotFoundError: if it is not there. It is not downloaded.
+        ValueError: if a fifth of its episodes has fewer states than a group takes.
     """
 
     has_one_action = True
@@ -43,6 +44,11 @@ class MinariSet(DataSet):
         # Every fifth episode: the order of the episodes may mean something.
         numbers = torch.unique_consecutive(episode, return_inverse=True)[1]
         held_out = numbers % round(1 / _HELD_OUT_SHARE) == 0
+        if held_out.sum() < 2 * _GROUP_SIZE:
+            raise ValueError(
+                f"{dataset_id} has {int(held_out.sum())} held-out states, but a group takes "
+                f"{2 * _GROUP_SIZE}. Use a dataset with more steps."
+            )
         self._training = Pairs(state[~held_out], action[~held_out])
         self._held_out = Pairs(state[held_out], action[held_out])
         self.condition_dim, self.action_dim = state.shape[-1], action.shape[-1]

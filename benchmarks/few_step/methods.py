@@ -42,25 +42,36 @@ def _times(**options: Any) -> Method:
 
 VARIANTS: dict[str, Method] = {
     "gtp:teacher=ema": _gtp(teacher="ema"),
+    "gtp:time_weight=none": _gtp(time_weight="none"),
     "gtp:robust_power=0": _gtp(robust_power=0.0),
     "gtp:robust_power=1": _gtp(robust_power=1.0),
-    "gtp:time_weight=none": _gtp(time_weight="none"),
     "gtp:lambda_flow=0.2": _gtp(lambda_flow=0.2),
     "gtp:sigma_max=3": _gtp(NoiseLevels(sigma_max=3.0)),
     "gtp:sigma_max=80": _gtp(NoiseLevels(sigma_max=80.0)),
     "gtp:std=2": _times(std=2.0),
-    "gtp:mean=-0.4,std=1.6": _times(mean=-0.4, std=1.6),
     "gtp:end=uniform": _times(end="uniform"),
     "gtp:end=data": _times(end="data"),
-    "gtp:first_gap=0.2": _times(first_gap=0.2),
-    "gtp:last_gap=0.005": _times(last_gap=0.005),
+    "gtp:first_gap=0.1": _times(first_gap=0.1),
     "gtp:last_gap=0.1": _times(last_gap=0.1),
+    "gtp:last_gap=0.005": _times(last_gap=0.005),
+    "gtp:last_gap=0.001": _times(last_gap=0.001),
     "gtp:karras_grid": _gtp(time_sampler=KarrasGridTimes()),
     "gtp:sigma_max=3,robust_power=1": _gtp(NoiseLevels(sigma_max=3.0), robust_power=1.0),
-    "gtp:sigma_max=3,robust_power=1,std=1.6": _gtp(
+    "gtp:sigma_max=3,robust_power=1,lambda_flow=0.2": _gtp(
+        NoiseLevels(sigma_max=3.0), robust_power=1.0, lambda_flow=0.2
+    ),
+    "gtp:sigma_max=3,robust_power=1,mean=-0.8,std=1.6": _gtp(
         NoiseLevels(sigma_max=3.0),
         robust_power=1.0,
         time_sampler=LogNormalTimes(mean=-0.8, std=1.6),
+    ),
+    "gtp:sigma_max=3,robust_power=1,last_gap=0.002": _gtp(
+        NoiseLevels(sigma_max=3.0), robust_power=1.0, time_sampler=LogNormalTimes(last_gap=0.002)
+    ),
+    "gtp:sigma_max=3,robust_power=1,mean=-0.6,first_gap=0.1,last_gap=0.002": _gtp(
+        NoiseLevels(sigma_max=3.0),
+        robust_power=1.0,
+        time_sampler=LogNormalTimes(mean=-0.6, first_gap=0.1, last_gap=0.002),
     ),
 }
 """Variants of GTP by what differs from its default: one thing, or the few that helped."""

@@ -79,7 +79,8 @@ class PlanarSet(DataSet):
         points = self._density.draw(len(condition))
         if self._density.switch is not None:
             points = torch.where(condition > 0, points, self._density.switch(points))
-        return Pairs(condition, points)
+        # Four standard deviations from the ring is the bound: hardly a point is moved.
+        return Pairs(condition, points.clamp(-1, 1))
 
 
 def _turn(points: Tensor, degrees: float) -> Tensor:
@@ -126,7 +127,7 @@ def _draw_moons(num_samples: int) -> Tensor:
     side = 2.0 * torch.randint(2, (num_samples,)) - 1
     # The lower moon is shifted, so that the two interlock.
     points = torch.stack([angle.cos() - 0.5 * side, side * (angle.sin() - 0.25)], -1)
-    return (0.55 * points + 0.04 * torch.randn(num_samples, 2)).clamp(-1, 1)
+    return 0.55 * points + 0.04 * torch.randn(num_samples, 2)
 
 
 def _draw_spiral(num_samples: int) -> Tensor:

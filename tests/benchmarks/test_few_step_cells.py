@@ -1,0 +1,150 @@
+"""Cells of the few-step benchmark: trained once, resumable, reported."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from benchmarks.few_step import cells as cells_module
+from benchmarks.few_step.__main__ import main, parse_arguments
+from benchmarks.few_step.cells import NUM_STEPS, Cell, finished, run_cell, run_cells
+from benchmarks.few_step.method import make_actor, network_evaluations, sample, trajectory
+from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.planar import PlanarSet
+from benchmarks.few_step.report import read_rows, write_markdown
+from benchmarks.few_step.training import Training
+
+TINY = Training(num_updates=3, batch_size=16)
+
+
+def tiny_cell(method="gtp", seed=0, data="ring"):
+    return Cell(method, data, seed, TINY, num_samples=40)
+
+
+@pytest.mark.parametrize("name", {**METHODS, **VARIANTS})
+def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(name):
+    torch.manual_seed(0)
+    method, data = {**METHODS, **VARIANTS}[name], PlanarSet("ring")
+    actor, num_updates, evaluations = cells_module.train(method, data, TINY)
+    assert num_updates * evaluations == 3 * TINY.num_updates
+    for sampler in method.samplers:
+        action = sample(actor, torch.zeros(7, 1), torch.randn(7, 2), 3, sampler)
+        assert action.shape == (7, 2) and action.isfinite().all() and action.abs().max() <= 1
+
+
+def test_network_evaluations_are_counted():
+    data = PlanarSet("ring")
+    condition, action = data.draw(8)
+    batch = TensorDict({"observation": condition, "action": action}, [8])
+    for name, expected in (("gtp", 3), ("gtp_paper", 3), ("diffusion", 1)):
+        loss = METHODS[name].make_loss(make_actor(METHODS[name], data))
+        assert network_evaluations(loss, batch) == expected
+
+
+@pytest.mark.parametrize("sampler", ["jumps", "euler", "heun"])
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_trajectories_end_at_the_samples(sampler, num_steps):
+    torch.manual_seed(0)
+    actor = make_actor(METHODS["gtp"], PlanarSet("ring"))
+    condition, noise = torch.zeros(9, 1), torch.randn(9, 2)
+    passed = trajectory(actor, condition, noise, num_steps, sampler)
+    assert passed.shape == (num_steps + 1, 9, 2)
+    torch.testing.assert_close(passed[0], 10 * noise)
+    samples = sample(actor, condition, noise, num_steps, sampler)
+    torch.testing.assert_close(passed[-1].clamp(-1, 1), samples)
+
+
+def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(cells_module, "run_cell", lambda cell, folder: runs.append(cell))
+    first, second = tiny_cell(seed=0), tiny_cell(seed=1)
+    run_cell(first, tmp_path)
+    before = first.path(tmp_path).stat().st_mtime_ns
+    run_cells([first, second], tmp_path)
+    assert runs == [second]
+    assert first.path(tmp_path).stat().st_mtime_ns == before
+
+
+def test_an_interrupted_cell_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    cell = tiny_cell()
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(cell, tmp_path)
+    assert not finished(cell, tmp_path)
+    assert not list((tmp_path / "cells").iterdir())
+
+
+def test_a_cell_of_other_settings_is_an_error(tmp_path):
+    cell = tiny_cell()
+    run_cell(cell, tmp_path)
+    other = dataclasses.replace(cell, training=dataclasses.replace(TINY, num_updates=4))
+    with pytest.raises(ValueError, match="other settings"):
+        run_cells([other], tmp_path)
+
+
+def test_a_cell_depends_on_its_seed_alone(tmp_path):
+    for folder in ("a", "b"):
+        torch.rand(1)
+        run_cell(tiny_cell(), tmp_path / folder)
+    run_cell(tiny_cell(seed=1), tmp_path / "a")
+    rows = [
+        json.loads(tiny_cell(seed=seed).path(tmp_path / folder).read_text())
+        for folder, seed in (("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert rows[0]["rows"] == rows[1]["rows"] != rows[2]["rows"]
+    # The data that samples are compared with are those of every seed.
+    assert rows[0]["floor"] == rows[2]["floor"]
+
+
+def test_the_table_gives_means_and_spreads(tmp_path):
+    cells = [tiny_cell(seed=seed) for seed in (0, 1)]
+    run_cells(cells, tmp_path)
+    rows = read_rows([*cells, tiny_cell(seed=2)], tmp_path)
+    shares = [
+        row["energy_distance"]
+        for row in rows
+        if (row["method"], row["sampler"], row["num_steps"]) == ("gtp", "jumps", 1)
+    ]
+    mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2
+    text = write_markdown(rows, tmp_path / "results.md")
+    assert f"{1e3 * mean:.2f} ± {1e3 * spread:.2f}" in text
+    assert text.count("| data ") == text.count("###") == 4
+
+
+def test_one_command_writes_tables_and_pictures(tmp_path):
+    arguments = ["--quick", "--updates", "2", "--samples", "30", "--out", str(tmp_path)]
+    main([*arguments, "--sets", "ring", "not/there-v0"])
+    folder = tmp_path / "quick"
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows_of_a_set = len(NUM_STEPS) * sum(
+        len(METHODS[name].samplers) for name in ("gtp", "diffusion")
+    )
+    assert len([row for row in rows if row["method"] != "data"]) == rows_of_a_set
+    assert {row["data"] for row in rows} == {"ring"}
+    assert "share on a mode" in (folder / "results.md").read_text()
+    for kind in ("samples", "trajectories"):
+        assert (folder / f"ring-{kind}.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_cells_run_in_processes(tmp_path):
+    cells = [tiny_cell(seed=seed) for seed in (0, 1)]
+    run_cells(cells, tmp_path, num_jobs=2)
+    assert all(finished(cell, tmp_path) for cell in cells)
+
+
+@pytest.mark.parametrize("arguments", [["--methods", "gpt"], ["--jobs", "0"]])
+def test_bad_arguments_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(arguments)
+    assert arguments[0] in capsys.readouterr().err
