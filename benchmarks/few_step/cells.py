@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from benchmarks.few_step.methods import METHODS, VARIANTS
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training, train
 from torchrl_gtp import GTPActor
+from torchrl_gtp.flow_map import Sampler
 
 __all__ = [
     "NUM_STEPS",
@@ -135,16 +135,21 @@ def measure(
     reference = data.reference(num_samples)
     noise = torch.randn(_BEST_OF, *reference.first.action.shape)
     rows = []
-    for sampler in method.samplers:
+    for name, sampler in method.samplers.items():
         for num_steps in NUM_STEPS:
-            draw = partial(
-                sample, actor, reference.first.condition, num_steps=num_steps, sampler=sampler
-            )
+            if num_steps > (method.most_steps or num_steps):
+                continue
+
+            def draw(
+                each: Tensor, sampler: Sampler = sampler, num_steps: int = num_steps
+            ) -> Tensor:
+                return sample(actor, sampler, reference.first.condition, each, num_steps)
+
             row = compare(draw(noise[0]), reference)
             if data.has_one_action:
                 candidates = torch.stack([draw(each) for each in noise])
                 row["best_of_16_mse"] = best_of_error(candidates, reference.first.action).item()
-            rows.append({"sampler": sampler, "num_steps": num_steps, **row})
+            rows.append({"sampler": name, "num_steps": num_steps, **row})
     return rows
 
 

@@ -1,26 +1,28 @@
-"""What a method is: how it makes its loss, and how it samples in K steps."""
+"""What a method is: how the flow map is trained, and how it is sampled in K steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torchrl.data import Bounded
-from torchrl.objectives.common import LossModule
 
 from benchmarks.few_step.data_set import DataSet
-from torchrl_gtp import GTPActor, NoiseLevels, make_gtp_actor
-from torchrl_gtp.flow_map import few_step_sample, ode_sample, solve_ode
+from torchrl_gtp import GTPActor, GTPLoss, NoiseLevels, make_gtp_actor
+from torchrl_gtp.flow_map import FlowMap, Objective, Sampler
 
-__all__ = ["Method", "Sampler", "make_actor", "network_evaluations", "sample", "trajectory"]
-
-
-Sampler = Literal["jumps", "euler", "heun"]
-"""Jumps of the flow map, or an ODE solver on its denoiser."""
+__all__ = [
+    "Method",
+    "make_actor",
+    "make_loss",
+    "network_evaluations",
+    "sample",
+    "trajectory",
+]
 
 
 @dataclass(frozen=True)
@@ -28,48 +30,19 @@ class Method:
     """One way to train and to sample; the network is the same for all.
 
     Attributes:
-        make_loss: makes the loss of an actor.
+        objective: what trains the flow map.
+        samplers: how to sample from what was trained, by name: each is a row of the table. K steps
+            take K network evaluations, but 2 K - 1 with Heun's method.
         noise_levels: the range of noise levels of the flow map.
-        samplers: how to sample from what was trained, each a row of the table. K steps take K
-            network evaluations, but 2 K - 1 with ``"heun"``.
+        lambda_flow: factor of the term "flow".
+        most_steps: the largest K, where it is limited.
     """
 
-    make_loss: Callable[[GTPActor], LossModule]
+    objective: Objective
+    samplers: Mapping[str, Sampler]
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
-    samplers: tuple[Sampler, ...] = ("jumps",)
-
-
-@torch.no_grad()
-def sample(
-    actor: GTPActor, condition: Tensor, noise: Tensor, num_steps: int, sampler: Sampler
-) -> Tensor:
-    """Samples actions [..., A], within the bounds, from standard normal noise in K steps."""
-    if sampler == "jumps":
-        return actor.sample(condition, noise, num_steps)
-    times = actor.flow_map.noise_levels.jump_times(num_steps)
-    action = ode_sample(actor.flow_map, noise, condition, times, sampler)
-    return action.clamp(actor.low, actor.high)
-
-
-@torch.no_grad()
-def trajectory(
-    actor: GTPActor, condition: Tensor, noise: Tensor, num_steps: int, sampler: Sampler
-) -> Tensor:
-    """Returns the noisy actions at all noise levels of :func:`sample`, [K + 1, ..., A]."""
-    times = actor.flow_map.noise_levels.jump_times(num_steps)
-    action = times[0] * noise
-    passed = [action]
-    for pair in times.unfold(0, 2, 1):
-        if sampler == "jumps":
-            action = few_step_sample(
-                actor.flow_map, torch.zeros_like(noise), condition, pair, start=action
-            )
-        else:
-            action = solve_ode(
-                lambda noisy, t: actor.flow_map.denoise(noisy, t, condition), action, pair, sampler
-            )
-        passed.append(action)
-    return torch.stack(passed)
+    lambda_flow: float = 1.0
+    most_steps: int | None = None
 
 
 def make_actor(method: Method, data: DataSet) -> GTPActor:
@@ -86,27 +59,79 @@ def make_actor(method: Method, data: DataSet) -> GTPActor:
     )
 
 
-def network_evaluations(loss: LossModule, batch: TensorDictBase) -> int:
+def make_loss(method: Method, actor: GTPActor) -> GTPLoss:
+    """Builds the loss of a method, without a critic."""
+    return GTPLoss(actor, objective=method.objective, lambda_flow=method.lambda_flow)
+
+
+@torch.no_grad()
+def sample(
+    actor: GTPActor, sampler: Sampler, condition: Tensor, noise: Tensor, num_steps: int
+) -> Tensor:
+    """Samples actions [..., A], within the bounds, from standard normal noise in K steps."""
+    bounds = (actor.low, actor.high)
+    action = sampler(actor.flow_map, noise, condition, num_steps, bounds=bounds)
+    return action.clamp(actor.low, actor.high)
+
+
+@torch.no_grad()
+def trajectory(
+    actor: GTPActor, sampler: Sampler, condition: Tensor, noise: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor]:
+    """Follows :func:`sample` from noise to data.
+
+    Returns:
+        tuple of Tensor: the noisy actions at which the network is evaluated, and the actions in
+        the end, not clamped, [E + 1, N, A] for E evaluations; and their noise levels [E + 1, N, 1].
+    """
+    recorded = _RecordedFlowMap(actor.flow_map)
+    bounds = (actor.low, actor.high)
+    action = sampler(recorded, noise, condition, num_steps, bounds=bounds)
+    actions, times = zip(*recorded.evaluated, strict=True)
+    last = torch.zeros_like(times[-1])
+    return torch.stack([*actions, action]), torch.stack([*times, last])
+
+
+class _RecordedFlowMap(FlowMap):
+    """A flow map that keeps where it is evaluated; jumps and denoiser are both its end point."""
+
+    def __init__(self, flow_map: FlowMap) -> None:
+        super().__init__(
+            flow_map.backbone,
+            sigma_data=flow_map.sigma_data,
+            noise_levels=flow_map.noise_levels,
+        )
+        self.evaluated: list[tuple[Tensor, Tensor]] = []
+
+    def endpoint(
+        self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        self.evaluated.append((action_t, t))
+        return super().endpoint(action_t, t, s, condition)
+
+
+def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> int:
     """Counts the forward evaluations of the network, for each sample, in one call of a loss.
 
+    An evaluation together with its forward-mode derivative counts twice.
+
     Args:
-        loss (LossModule): the loss; its actor has the attribute ``flow_map.backbone``.
+        loss (GTPLoss): the loss.
         batch (TensorDictBase): a batch of transitions.
 
     Examples:
         >>> from tensordict import TensorDict
         >>> from benchmarks.few_step.planar import PlanarSet
-        >>> from torchrl_gtp import GTPLoss
-        >>> actor = make_actor(Method(GTPLoss), PlanarSet("ring"))
+        >>> actor = make_gtp_actor(1, Bounded(-1, 1, (2,)))
         >>> batch = {"observation": torch.zeros(8, 1), "action": torch.zeros(8, 2)}
         >>> network_evaluations(GTPLoss(actor), TensorDict(batch, batch_size=[8]))
         3
     """
     rows = 0
 
-    def count(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal rows
-        rows += output.shape[0]
+        rows += output.shape[0] * (1 if forward_ad.unpack_dual(output).tangent is None else 2)
 
     handle = loss.actor_network.flow_map.backbone.register_forward_hook(count)
     try:

@@ -4,74 +4,89 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensordict import TensorDict, TensorDictBase
-
 from benchmarks.few_step.method import Method
-from torchrl_gtp import GTPActor, GTPLoss, NoiseLevels, paper_options
-from torchrl_gtp.flow_map import KarrasGridTimes, LogNormalTimes
+from torchrl_gtp import NoiseLevels
+from torchrl_gtp.flow_map import (
+    JumpSampler,
+    KarrasGridTimes,
+    LogNormalTimes,
+    OdeSampler,
+    Sampler,
+    family,
+    gtp_objective,
+)
+from torchrl_gtp.flow_map.family import FamilyName
 
 __all__ = ["METHODS", "VARIANTS"]
 
 
-class _FlowTermLoss(GTPLoss):
-    """The flow term of GTPLoss alone: a denoiser, as in diffusion and flow matching."""
+def _member(
+    name: FamilyName, sampler_name: str, most_steps: int | None = None, **more: Sampler
+) -> Method:
+    objective, sampler, noise_levels = family(name)
+    samplers = {sampler_name: sampler, **more}
+    return Method(objective, samplers, noise_levels, most_steps=most_steps)
 
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return TensorDict({"loss_flow": self.flow_loss(tensordict)[0]})
+
+def _variant(
+    noise_levels: NoiseLevels | None = None, lambda_flow: float = 1.0, **options: Any
+) -> Method:
+    return Method(
+        gtp_objective(**options),
+        {"jumps": JumpSampler(), "heun": OdeSampler("heun")},
+        noise_levels or NoiseLevels(),
+        lambda_flow,
+    )
 
 
 METHODS: dict[str, Method] = {
-    "gtp": Method(GTPLoss, samplers=("jumps", "heun")),
-    "gtp_paper": Method(
-        lambda actor: GTPLoss(actor, **paper_options()), NoiseLevels(sigma_max=80.0)
-    ),
-    "diffusion": Method(_FlowTermLoss, samplers=("euler", "heun")),
+    "gtp": _member("gtp", "jumps", heun=OdeSampler("heun")),
+    "paper": _member("paper", "jumps"),
+    "diffusion": _member("diffusion", "heun", euler=OdeSampler("euler")),
+    # Trained on five levels, so that there are no more steps.
+    "ddpm": _member("ddpm", "ddpm", most_steps=5),
+    "flow_matching": _member("flow_matching", "euler", heun=OdeSampler("heun", "linear")),
+    "consistency": _member("consistency", "consistency"),
+    "ctm": _member("ctm", "jumps"),
+    "shortcut": _member("shortcut", "jumps"),
+    "mean_flow": _member("mean_flow", "jumps"),
 }
+"""Those of :func:`~torchrl_gtp.flow_map.family` that need no trained network to begin with."""
 
 
-def _gtp(noise_levels: NoiseLevels | None = None, **options: Any) -> Method:
-    def make_loss(actor: GTPActor) -> GTPLoss:
-        return GTPLoss(actor, **options)
-
-    return Method(make_loss, noise_levels or NoiseLevels(), ("jumps", "heun"))
+_WIDE = LogNormalTimes(mean=-0.8, std=1.6)
 
 
-def _times(**options: Any) -> Method:
-    return _gtp(time_sampler=LogNormalTimes(**options))
+def _robust(**options: Any) -> Method:
+    return _variant(NoiseLevels(sigma_max=3.0), robust_power=1.0, **options)
 
 
 VARIANTS: dict[str, Method] = {
-    "gtp:teacher=ema": _gtp(teacher="ema"),
-    "gtp:time_weight=none": _gtp(time_weight="none"),
-    "gtp:robust_power=0": _gtp(robust_power=0.0),
-    "gtp:robust_power=1": _gtp(robust_power=1.0),
-    "gtp:lambda_flow=0.2": _gtp(lambda_flow=0.2),
-    "gtp:sigma_max=3": _gtp(NoiseLevels(sigma_max=3.0)),
-    "gtp:sigma_max=80": _gtp(NoiseLevels(sigma_max=80.0)),
-    "gtp:std=2": _times(std=2.0),
-    "gtp:end=uniform": _times(end="uniform"),
-    "gtp:end=data": _times(end="data"),
-    "gtp:first_gap=0.1": _times(first_gap=0.1),
-    "gtp:last_gap=0.1": _times(last_gap=0.1),
-    "gtp:last_gap=0.005": _times(last_gap=0.005),
-    "gtp:last_gap=0.001": _times(last_gap=0.001),
-    "gtp:karras_grid": _gtp(time_sampler=KarrasGridTimes()),
-    "gtp:sigma_max=3,robust_power=1": _gtp(NoiseLevels(sigma_max=3.0), robust_power=1.0),
-    "gtp:sigma_max=3,robust_power=1,lambda_flow=0.2": _gtp(
-        NoiseLevels(sigma_max=3.0), robust_power=1.0, lambda_flow=0.2
+    "gtp:teacher=ema": _variant(teacher="ema"),
+    "gtp:time_weight=none": _variant(time_weight="none"),
+    "gtp:robust_power=0": _variant(robust_power=0.0),
+    "gtp:robust_power=1": _variant(robust_power=1.0),
+    "gtp:lambda_flow=0.2": _variant(lambda_flow=0.2),
+    "gtp:sigma_max=3": _variant(NoiseLevels(sigma_max=3.0)),
+    "gtp:sigma_max=80": _variant(NoiseLevels(sigma_max=80.0)),
+    "gtp:karras_grid": _variant(time_sampler=KarrasGridTimes()),
+    "gtp:std=2": _variant(time_sampler=LogNormalTimes(std=2.0)),
+    "gtp:end=uniform": _variant(time_sampler=LogNormalTimes(end="uniform")),
+    "gtp:end=data": _variant(time_sampler=LogNormalTimes(end="data")),
+    "gtp:first_gap=0.1": _variant(time_sampler=LogNormalTimes(first_gap=0.1)),
+    "gtp:last_gap=0.1": _variant(time_sampler=LogNormalTimes(last_gap=0.1)),
+    "gtp:last_gap=0.005": _variant(time_sampler=LogNormalTimes(last_gap=0.005)),
+    "gtp:sigma_max=3,robust_power=1": _robust(),
+    "gtp:sigma_max=3,robust_power=1,last_gap=0.002": _robust(
+        time_sampler=LogNormalTimes(last_gap=0.002)
     ),
-    "gtp:sigma_max=3,robust_power=1,mean=-0.8,std=1.6": _gtp(
-        NoiseLevels(sigma_max=3.0),
-        robust_power=1.0,
-        time_sampler=LogNormalTimes(mean=-0.8, std=1.6),
+    "gtp:few_step": _robust(time_sampler=_WIDE),
+    "gtp:few_step,lambda_flow=0.2": _robust(time_sampler=_WIDE, lambda_flow=0.2),
+    "gtp:few_step,last_gap=0.005": _robust(
+        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, last_gap=0.005)
     ),
-    "gtp:sigma_max=3,robust_power=1,last_gap=0.002": _gtp(
-        NoiseLevels(sigma_max=3.0), robust_power=1.0, time_sampler=LogNormalTimes(last_gap=0.002)
-    ),
-    "gtp:sigma_max=3,robust_power=1,mean=-0.6,first_gap=0.1,last_gap=0.002": _gtp(
-        NoiseLevels(sigma_max=3.0),
-        robust_power=1.0,
-        time_sampler=LogNormalTimes(mean=-0.6, first_gap=0.1, last_gap=0.002),
+    "gtp:few_step,end=uniform": _robust(
+        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, end="uniform")
     ),
 }
-"""Variants of GTP by what differs from its default: one thing, or the few that helped."""
+"""Variants of GTP by what differs from its default; ``few_step`` is the best of them."""

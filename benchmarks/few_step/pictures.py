@@ -40,27 +40,26 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     # One condition is enough to see; the samples of the others would cover it.
     condition, points = (part[reference.group == 0] for part in reference.first)
     noise = torch.randn_like(points)
+    methods = [({**METHODS, **VARIANTS}[cell.method], cell) for cell in cells]
     rows = [
-        (f"{cell.method}\n{sampler}", sampler, _load(cell, data, folder))
-        for cell in cells
-        for sampler in {**METHODS, **VARIANTS}[cell.method].samplers
+        (f"{cell.method}\n{name}", sampler, method, _load(cell, data, folder))
+        for method, cell in methods
+        for name, sampler in method.samplers.items()
     ]
     samples, samples_axes = _figure(len(rows))
     trajectories, trajectories_axes = _figure(len(rows))
-    for row, (title, sampler, actor) in enumerate(rows):
+    for row, (title, sampler, method, actor) in enumerate(rows):
         for axes in (samples_axes, trajectories_axes):
             axes[row][0].set_ylabel(title)
         for column, num_steps in enumerate(NUM_STEPS):
-            drawn = sample(actor, condition, noise, num_steps, sampler)
+            if num_steps > (method.most_steps or num_steps):
+                continue
+            drawn = sample(actor, sampler, condition, noise, num_steps)
             _draw_points(samples_axes[row][column], drawn)
             some = slice(_TRAJECTORIES_DRAWN)
-            passed = trajectory(actor, condition[some], noise[some], num_steps, sampler)
-            # In units of the data's and the noise's spread, so that the noise is in the picture.
-            passed = (
-                passed
-                / (1 + actor.flow_map.noise_levels.jump_times(num_steps) ** 2).sqrt()[:, None, None]
-            )
-            _draw_trajectories(trajectories_axes[row][column], passed)
+            passed, times = trajectory(actor, sampler, condition[some], noise[some], num_steps)
+            # In units of the noise, so that it is in the picture.
+            _draw_trajectories(trajectories_axes[row][column], passed / (1 + times**2).sqrt())
         _draw_points(samples_axes[row][-1], points)
         _draw_points(trajectories_axes[row][-1], points)
     paths = [folder / f"{data.name}-{kind}.png" for kind in ("samples", "trajectories")]

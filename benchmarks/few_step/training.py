@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torchrl.objectives import SoftUpdate
 
 from benchmarks.few_step.data_set import DataSet
-from benchmarks.few_step.method import Method, make_actor, network_evaluations
+from benchmarks.few_step.method import Method, make_actor, make_loss, network_evaluations
 from torchrl_gtp import GTPActor
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
@@ -31,7 +31,7 @@ class Training:
 
     num_updates: int = 12_000
     batch_size: int = 256
-    lr: float = 1e-3
+    lr: float = 3e-3
     tau: float = 0.005
 
 
@@ -42,7 +42,7 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
         tuple of GTPActor, int and int: the actor with averaged weights, the updates made, and the
         network evaluations for each sample in an update.
     """
-    loss = method.make_loss(make_actor(method, data))
+    loss = make_loss(method, make_actor(method, data))
     evaluations = network_evaluations(loss, _batch(data, options.batch_size))
     num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
     update = Update(
