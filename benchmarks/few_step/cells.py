@@ -4,51 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 from torchrl import torchrl_logger
 
-from benchmarks.few_step.data_set import DataSet, Reference
-from benchmarks.few_step.measures import (
-    best_of_error,
-    grouped_energy_distance,
-    grouped_sliced_wasserstein,
-    mode_statistics,
-)
-from benchmarks.few_step.method import Method, sample
+from benchmarks.few_step.evaluation import measure, measure_floor
 from benchmarks.few_step.methods import METHODS, VARIANTS
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training, train
-from torchrl_gtp import GTPActor
-from torchrl_gtp.flow_map import Sampler
 
-__all__ = [
-    "NUM_STEPS",
-    "Cell",
-    "compare",
-    "finished",
-    "measure",
-    "measure_floor",
-    "run_cell",
-    "run_cells",
-]
-
-NUM_STEPS = (1, 2, 3, 5, 10, 40)
-"""The numbers of jumps K, or of network evaluations of an ODE solver."""
-
-_BEST_OF = 16
-_FLOOR_DRAWS = 8
-# Seeds of the evaluation, the same for all methods; training has the seeds 0, 1, 2, ...
-_EVALUATION_SEED = 10_000
+__all__ = ["Cell", "finished", "run_cell", "run_cells"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +43,9 @@ class Cell:
 
     def path(self, folder: Path) -> Path:
         """The file of the finished cell."""
-        data = self.data.replace("/", "_")
-        return folder / "cells" / f"{data}-{self.method}-{self.seed}.json"
+        # Neither a Minari id nor the name of a variant is a name of a file everywhere.
+        name = re.sub("[/:]", "_", f"{self.data}-{self.method}-{self.seed}.json")
+        return folder / "cells" / name
 
 
 def finished(cell: Cell, folder: Path) -> bool:
@@ -125,54 +98,6 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def measure(
-    actor: GTPActor, method: Method, data: DataSet, num_samples: int
-) -> list[dict[str, Any]]:
-    """Measures the samples of an actor, for each sampler and K: the rows of the table."""
-    torch.manual_seed(_EVALUATION_SEED)
-    reference = data.reference(num_samples)
-    noise = torch.randn(_BEST_OF, *reference.first.action.shape)
-    rows = []
-    for name, sampler in method.samplers.items():
-        for num_steps in NUM_STEPS:
-            if num_steps > (method.most_steps or num_steps):
-                continue
-
-            def draw(
-                each: Tensor, sampler: Sampler = sampler, num_steps: int = num_steps
-            ) -> Tensor:
-                return sample(actor, sampler, reference.first.condition, each, num_steps)
-
-            row = compare(draw(noise[0]), reference)
-            if data.has_one_action:
-                candidates = torch.stack([draw(each) for each in noise])
-                row["best_of_16_mse"] = best_of_error(candidates, reference.first.action).item()
-            rows.append({"sampler": name, "num_steps": num_steps, **row})
-    return rows
-
-
-def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
-    """Measures data against another draw of the data: means over several such pairs."""
-    torch.manual_seed(_EVALUATION_SEED + 1)
-    pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
-    measured = [compare(pair.first.action, pair) for pair in pairs]
-    return {key: statistics.fmean(one[key] for one in measured) for key in measured[0]}
-
-
-def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
-    """Measures samples [N, A] under the conditions of ``reference.first``."""
-    group, data = reference.group, reference.second.action
-    measured = {
-        "energy_distance": grouped_energy_distance(samples, data, group),
-        "sliced_wasserstein": grouped_sliced_wasserstein(samples, data, group),
-    }
-    if reference.modes is not None:
-        measured["share_on_mode"], measured["modes_covered"] = mode_statistics(
-            samples, reference.modes, reference.mode_std, group
-        )
-    return {key: value.item() for key, value in measured.items()}
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, num_jobs: int = 1) -> None:

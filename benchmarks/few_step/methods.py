@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from benchmarks.few_step.method import Method
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import (
+    Consistency,
     JumpSampler,
     KarrasGridTimes,
     LogNormalTimes,
+    Objective,
     OdeSampler,
     Sampler,
     family,
@@ -57,6 +60,14 @@ METHODS: dict[str, Method] = {
 _WIDE = LogNormalTimes(mean=-0.8, std=1.6)
 
 
+def _with_solver() -> Method:
+    # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
+    few_step = _robust(time_sampler=_WIDE)
+    consistency = Consistency(_WIDE, robust_power=1.0, solver="euler")
+    terms = {**few_step.objective.terms, "consistency": consistency}
+    return dataclasses.replace(few_step, objective=Objective(terms))
+
+
 def _robust(**options: Any) -> Method:
     return _variant(NoiseLevels(sigma_max=3.0), robust_power=1.0, **options)
 
@@ -85,6 +96,10 @@ VARIANTS: dict[str, Method] = {
     "gtp:few_step,last_gap=0.005": _robust(
         time_sampler=LogNormalTimes(mean=-0.8, std=1.6, last_gap=0.005)
     ),
+    "gtp:few_step,last_gap=0.001": _robust(
+        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, last_gap=0.001)
+    ),
+    "gtp:few_step,solver=euler": _with_solver(),
     "gtp:few_step,end=uniform": _robust(
         time_sampler=LogNormalTimes(mean=-0.8, std=1.6, end="uniform")
     ),

@@ -11,8 +11,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.few_step.cells import NUM_STEPS, Cell
+from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.data_set import DataSet
+from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.method import make_actor, sample, trajectory
 from benchmarks.few_step.methods import METHODS, VARIANTS
 from benchmarks.few_step.sets import make_set

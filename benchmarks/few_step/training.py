@@ -43,12 +43,13 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
         network evaluations for each sample in an update.
     """
     loss = make_loss(method, make_actor(method, data))
+    target_update = SoftUpdate(loss, tau=options.tau)
     evaluations = network_evaluations(loss, _batch(data, options.batch_size))
     num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
     update = Update(
         loss,
         make_optimizer(loss, options.lr),
-        SoftUpdate(loss, tau=options.tau),
+        target_update,
         num_updates=num_updates,
         schedules={"lr": cosine(1.0)},
     )

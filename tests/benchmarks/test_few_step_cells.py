@@ -13,7 +13,8 @@ from tensordict import TensorDict
 
 from benchmarks.few_step import cells as cells_module
 from benchmarks.few_step.__main__ import main, parse_arguments
-from benchmarks.few_step.cells import NUM_STEPS, Cell, finished, run_cell, run_cells
+from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
+from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.method import (
     make_actor,
     make_loss,

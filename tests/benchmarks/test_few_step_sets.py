@@ -12,8 +12,8 @@ import torch
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
-from benchmarks.few_step.cells import compare, measure_floor
 from benchmarks.few_step.demonstrations import MinariSet
+from benchmarks.few_step.evaluation import compare, measure_floor
 from benchmarks.few_step.planar import PLANAR_SETS, PlanarSet
 from benchmarks.few_step.sets import make_set
 

@@ -1,0 +1,78 @@
+"""Samples of a trained actor against data, for each sampler and K."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.few_step.data_set import DataSet, Reference
+from benchmarks.few_step.measures import (
+    best_of_error,
+    grouped_energy_distance,
+    grouped_sliced_wasserstein,
+    mode_statistics,
+)
+from benchmarks.few_step.method import Method, sample
+from torchrl_gtp import GTPActor
+
+__all__ = ["NUM_STEPS", "compare", "measure", "measure_floor"]
+
+NUM_STEPS = (1, 2, 3, 5, 10, 40)
+"""The numbers of steps K."""
+
+_BEST_OF = 16
+# Sixteen samples under each of 3,000 conditions would take minutes.
+_BEST_OF_CONDITIONS = 300
+_FLOOR_DRAWS = 8
+# Seeds of the evaluation, the same for all methods; training has the seeds 0, 1, 2, ...
+_EVALUATION_SEED = 10_000
+
+
+def measure(
+    actor: GTPActor, method: Method, data: DataSet, num_samples: int
+) -> list[dict[str, Any]]:
+    """Measures the samples of an actor: one row for each sampler and K."""
+    torch.manual_seed(_EVALUATION_SEED)
+    reference = data.reference(num_samples)
+    condition, action = reference.first
+    noise = torch.randn_like(action)
+    # The rows are ordered by group: evenly spread ones are of all groups.
+    few = torch.linspace(0, len(action) - 1, min(len(action), _BEST_OF_CONDITIONS)).long()
+    candidate_noise = torch.randn(_BEST_OF, len(few), data.action_dim)
+    candidate_condition = condition[few].expand(_BEST_OF, -1, -1)
+    rows = []
+    for name, sampler in method.samplers.items():
+        for num_steps in NUM_STEPS:
+            if num_steps > (method.most_steps or num_steps):
+                continue
+            row = compare(sample(actor, sampler, condition, noise, num_steps), reference)
+            if data.has_one_action:
+                candidates = sample(actor, sampler, candidate_condition, candidate_noise, num_steps)
+                row["best_of_16_mse"] = best_of_error(candidates, action[few]).item()
+            rows.append({"sampler": name, "num_steps": num_steps, **row})
+    return rows
+
+
+def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
+    """Measures data against another draw of the data: means over several such pairs."""
+    torch.manual_seed(_EVALUATION_SEED + 1)
+    pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
+    measured = [compare(pair.first.action, pair) for pair in pairs]
+    return {key: statistics.fmean(one[key] for one in measured) for key in measured[0]}
+
+
+def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
+    """Measures samples [N, A] under the conditions of ``reference.first``."""
+    group, data = reference.group, reference.second.action
+    measured = {
+        "energy_distance": grouped_energy_distance(samples, data, group),
+        "sliced_wasserstein": grouped_sliced_wasserstein(samples, data, group),
+    }
+    if reference.modes is not None:
+        measured["share_on_mode"], measured["modes_covered"] = mode_statistics(
+            samples, reference.modes, reference.mode_std, group
+        )
+    return {key: value.item() for key, value in measured.items()}
