@@ -56,7 +56,7 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     gamma, with_value = loss_options.pop("gamma"), loss_options.pop("value_network")
     # The recipe sums scalar losses, keeps the progress up to date and knows of other processes.
     reserved = ("actor_network", "qvalue_network", "value_network", "critic", "progress")
-    reserved = (*reserved, "reduction", "sync_advantage")
+    reserved = (*reserved, "denoiser_network", "reduction", "sync_advantage")
     check_options("loss", loss_options, GTPLoss, reserved=reserved)
     loss_options["sync_advantage"] = distributed.is_initialized()
     if bc:

@@ -77,6 +77,7 @@ class GTPActorConfig(ConfigBase):
     action_key: Any = "action"
     noise_key: Any = "noise"
     num_steps: int = 5
+    sampler: Any = "jumps"
     chunk_length: int | None = None
     sigma_data: Any = 0.5
     noise_levels: Any = None
@@ -214,6 +215,8 @@ class GTPLossConfig(LossConfig):
     time_weight: str = "edm"
     robust_power: float = 0.5
     teacher: str = "current"
+    objective: Any = None
+    denoiser_network: Any = None
     progress: float = 0.5
     sync_advantage: bool = False
     num_qvalue_nets: int = 2
@@ -292,7 +295,7 @@ def _make_candidate_actor(
 
 
 def _make_gtp_loss(*, gamma: float | None = None, **options: Any) -> GTPLoss:
-    for name in ("actor_network", "qvalue_network", "value_network"):
+    for name in ("actor_network", "qvalue_network", "value_network", "denoiser_network"):
         options[name] = _built(options.get(name))
     critic = options.get("critic")
     if isinstance(critic, partial):

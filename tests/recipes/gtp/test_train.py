@@ -171,6 +171,7 @@ def test_reward_scale_and_shift(config: MakeConfig) -> None:
                 "qvalue_network",
                 "value_network",
                 "critic",
+                "denoiser_network",
                 "progress",
                 "reduction",
                 "sync_advantage",
