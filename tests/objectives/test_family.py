@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -244,3 +246,9 @@ def test_bad_names_and_missing_terms():
     alone = Objective({"consistency": ctm.terms["consistency"]}, "ema")
     with pytest.raises(ValueError, match="none of its terms trains"):
         make_loss("bc", objective=alone)
+
+
+def test_example_of_the_docs_runs():
+    text = (Path(__file__).parents[2] / "docs" / "family.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    exec(compile(example, "docs/family.md", "exec"), {})
