@@ -24,6 +24,7 @@ def action_scale(action: Tensor, floor: float = 0.01) -> Tensor:
         ValueError: if an action is not finite, if there is none, or if ``floor`` is not positive.
 
     Examples:
+        >>> import torch
         >>> action_scale(torch.tensor([[-1.0, 0.5], [1.0, 0.5]]))
         tensor([1.0000, 0.0100])
     """
