@@ -126,6 +126,20 @@ def test_number_of_jumps_is_fixed_by_a_capture(actor, monkeypatch):
         assert clone.num_steps == 4
 
 
+def test_sampler_is_fixed_by_a_capture(actor, monkeypatch):
+    td = make_input(actor, 4)
+    actor.sampler = "heun"
+    with monkeypatch.context() as patch:
+        patch.setattr(actor_module, "is_capturing", lambda device: True)
+        actor(td)
+    actor.sampler = "heun"
+    with pytest.raises(RuntimeError, match="sampler=.*would have no effect.*CapturedPolicy"):
+        actor.sampler = "euler"
+    clone = copy.deepcopy(actor)
+    clone.sampler = "euler"
+    assert clone.num_evaluations == clone.num_steps
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="passes through without CUDA only")
 def test_graph_module_passes_through(actor):
     td = make_input(actor, 4)

@@ -22,6 +22,7 @@ from tests.objectives.family_cases import NAMES, make_member
 from tests.objectives.gtp_cases import SIZES, make_batch, make_loss
 from torchrl_gtp import FlowMap, GTPLoss, make_gtp_actor, paper_options
 from torchrl_gtp.flow_map import MLPBackbone, Objective, TermInputs, family
+from torchrl_gtp.objectives.teacher import FrozenActor
 
 TERMS = {
     "diffusion": ["flow"],
@@ -177,7 +178,7 @@ def test_distillation_follows_the_denoiser_and_leaves_it_alone():
     td = make_batch(mode="bc")
     first = call(loss, td.clone())["loss_consistency"]
     first.backward()
-    assert all(p.grad is None for p in loss.denoiser.parameters()) and actor_gradients(loss)
+    assert not any(p.requires_grad for p in loss.denoiser.parameters()) and actor_gradients(loss)
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.add_(1.0)
@@ -187,6 +188,25 @@ def test_distillation_follows_the_denoiser_and_leaves_it_alone():
             parameter.add_(1.0)
     assert not torch.isclose(call(loss, td.clone())["loss_consistency"], first)
     assert all(value.dtype == torch.float64 for value in loss.double().denoiser.parameters())
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_teacher_gives_no_gradient_to_parameters(in_place):
+    """A frozen jump passes the gradient on to its input alone, whichever parameters make it."""
+    loss = associated(make_member("ctm"))
+    params = loss.actor_network_params if in_place else loss.target_actor_network_params
+    action = torch.randn(4, 2, requires_grad=True)
+    t, condition = torch.ones(4, 1), torch.randn(4, 3)
+    with loss.actor_network_params.to_module(loss.actor_network, preserve_module_state=False):
+        teacher = FrozenActor(loss.actor_network, params, in_place)
+        through = teacher.through(action, t, 0.5 * t, condition)
+        plain = teacher(action, t, 0.5 * t, condition)
+        assert not plain.requires_grad
+        assert not teacher.denoise(action, t, condition).requires_grad
+    torch.testing.assert_close(through, plain)
+    through.sum().backward()
+    assert action.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in loss.parameters())
 
 
 def test_actor_and_loss_agree_on_evaluations():
