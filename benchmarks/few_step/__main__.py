@@ -21,6 +21,7 @@ from pathlib import Path
 from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell, run_cells
+from benchmarks.few_step.method import Network
 from benchmarks.few_step.methods import METHODS, VARIANTS
 from benchmarks.few_step.pictures import draw_pictures
 from benchmarks.few_step.planar import PLANAR_SETS
@@ -52,6 +53,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--samples", type=int, default=3_000, help="default: %(default)s")
     parser.add_argument("--lr", type=float, default=Training.lr, help="default: %(default)s")
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")
+    parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="silu")
+    parser.add_argument("--init", choices=["default", "kaiming"], default="default")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")
@@ -72,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the cells and writes table and pictures."""
     options = parse_arguments(arguments)
     folder = options.out / "quick" if options.quick else options.out
-    training = Training(num_updates=options.updates, lr=options.lr, tau=options.tau)
+    training = Training(
+        num_updates=options.updates,
+        lr=options.lr,
+        tau=options.tau,
+        network=Network(options.activation, options.init),
+    )
     sets = _available(options.sets)
     # Seed by seed: stopped early, the table still has every method.
     cells = [

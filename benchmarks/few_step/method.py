@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -17,6 +18,7 @@ from torchrl_gtp.flow_map import FlowMap, Objective, Sampler
 
 __all__ = [
     "Method",
+    "Network",
     "make_actor",
     "make_loss",
     "network_evaluations",
@@ -45,18 +47,40 @@ class Method:
     most_steps: int | None = None
 
 
-def make_actor(method: Method, data: DataSet) -> GTPActor:
-    """Builds the network that every method gets: three layers of 256 with SiLU.
+@dataclass(frozen=True)
+class Network:
+    """The network that every method gets: three layers of 256.
 
-    SiLU in place of the library's Mish, because an update takes a fifth less time with it.
+    Attributes:
+        activation: ``"mish"`` (the library's default), ``"silu"`` or ``"relu"``.
+        init: ``"default"``, PyTorch's uniform weights of variance ``1 / (3 fan_in)``; or
+            ``"kaiming"``, normal weights of variance ``2 / fan_in`` in the layers of 256
+            (arXiv 1502.01852). PyTorch's let the signal fade from layer to layer, so that a
+            network of smooth activations begins almost linear.
     """
-    return make_gtp_actor(
+
+    activation: Literal["mish", "silu", "relu"] = "silu"
+    init: Literal["default", "kaiming"] = "default"
+
+
+_ACTIVATIONS = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
+
+
+def make_actor(method: Method, data: DataSet, network: Network) -> GTPActor:
+    """Builds an untrained actor."""
+    actor = make_gtp_actor(
         data.condition_dim,
         Bounded(-1, 1, (data.action_dim,)),
         sigma_data=data.sigma_data,
         noise_levels=method.noise_levels,
-        activation=nn.SiLU,
+        activation=_ACTIVATIONS[network.activation],
     )
+    if network.init == "kaiming":
+        trunk = actor.flow_map.backbone.get_submodule("trunk")
+        *hidden, _ = (layer for layer in trunk.modules() if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return actor
 
 
 def make_loss(method: Method, actor: GTPActor) -> GTPLoss:

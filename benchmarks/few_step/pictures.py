@@ -70,7 +70,7 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
 
 
 def _load(cell: Cell, data: DataSet, folder: Path) -> GTPActor:
-    actor = make_actor({**METHODS, **VARIANTS}[cell.method], data)
+    actor = make_actor({**METHODS, **VARIANTS}[cell.method], data, cell.training.network)
     weights = torch.load(cell.path(folder).with_suffix(".pt"), weights_only=True)
     actor.load_state_dict(weights)
     return actor

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensordict import TensorDict
 from torchrl.objectives import SoftUpdate
 
 from benchmarks.few_step.data_set import DataSet
-from benchmarks.few_step.method import Method, make_actor, make_loss, network_evaluations
+from benchmarks.few_step.method import Method, Network, make_actor, make_loss, network_evaluations
 from torchrl_gtp import GTPActor
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
@@ -27,12 +27,14 @@ class Training:
         batch_size: samples in an update, drawn afresh.
         lr: initial learning rate of Adam, which falls to 0 on half a cosine.
         tau: rate of the moving average of the weights that are sampled with.
+        network: the network.
     """
 
     num_updates: int = 12_000
     batch_size: int = 256
     lr: float = 3e-3
     tau: float = 0.005
+    network: Network = field(default_factory=Network)
 
 
 def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, int, int]:
@@ -42,7 +44,7 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
         tuple of GTPActor, int and int: the actor with averaged weights, the updates made, and the
         network evaluations for each sample in an update.
     """
-    loss = make_loss(method, make_actor(method, data))
+    loss = make_loss(method, make_actor(method, data, options.network))
     target_update = SoftUpdate(loss, tau=options.tau)
     evaluations = network_evaluations(loss, _batch(data, options.batch_size))
     num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations

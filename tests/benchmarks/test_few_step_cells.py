@@ -16,6 +16,7 @@ from benchmarks.few_step.__main__ import main, parse_arguments
 from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
 from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.method import (
+    Network,
     make_actor,
     make_loss,
     network_evaluations,
@@ -54,7 +55,7 @@ def test_network_evaluations_are_counted(name, expected):
     data = PlanarSet("ring")
     condition, action = data.draw(8)
     batch = TensorDict({"observation": condition, "action": action}, [8])
-    loss = make_loss(METHODS[name], make_actor(METHODS[name], data))
+    loss = make_loss(METHODS[name], make_actor(METHODS[name], data, Network()))
     assert network_evaluations(loss, batch) == expected
 
 
@@ -63,7 +64,7 @@ def test_network_evaluations_are_counted(name, expected):
 def test_trajectories_end_at_the_samples(name, num_steps):
     torch.manual_seed(0)
     method = METHODS[name]
-    actor = make_actor(method, PlanarSet("ring"))
+    actor = make_actor(method, PlanarSet("ring"), Network())
     condition, noise = torch.zeros(9, 1), torch.randn(9, 2)
     for sampler in method.samplers.values():
         # Some samplers draw noise on the way.
@@ -165,3 +166,15 @@ def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(arguments)
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_kaiming_init_changes_the_hidden_layers_alone():
+    method, data = METHODS["gtp"], PlanarSet("ring")
+    layers = {}
+    for init in ("default", "kaiming"):
+        torch.manual_seed(0)
+        trunk = make_actor(method, data, Network(init=init)).flow_map.backbone.trunk
+        layers[init] = [layer.weight for layer in trunk if isinstance(layer, torch.nn.Linear)]
+    for weight in layers["kaiming"][:-1]:
+        assert weight.std().item() == pytest.approx((2 / weight.shape[1]) ** 0.5, rel=0.1)
+    assert torch.equal(layers["default"][-1], layers["kaiming"][-1])
