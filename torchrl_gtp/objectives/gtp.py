@@ -10,27 +10,26 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from torchrl_gtp.flow_map import (
     FlowMap,
     Objective,
     TermInputs,
     TimeSampler,
-    advantage_weight,
     gtp_objective,
 )
 from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
+from torchrl_gtp.objectives.advantage_weighted import AdvantageWeightedLoss
 from torchrl_gtp.objectives.base import Draw
 from torchrl_gtp.objectives.critic_protocol import Critic
-from torchrl_gtp.objectives.guided import GuidedLoss
 from torchrl_gtp.objectives.teacher import FrozenActor
 
 __all__ = ["GTPLoss"]
 
 
-class GTPLoss(GuidedLoss):
+class GTPLoss(AdvantageWeightedLoss):
     """The loss of a generative trajectory policy, with or without a critic.
 
     The actor is trained by ``loss_consistency + loss_flow`` (paper, eq. 7 to 9): a
@@ -142,13 +141,11 @@ class GTPLoss(GuidedLoss):
         >>> updater.step()
     """
 
-    _schedulable_buffers = frozenset({"eta", "lambda_flow", "max_weight", "progress"})
+    _schedulable_buffers = AdvantageWeightedLoss._schedulable_buffers | {"lambda_flow", "progress"}
 
     denoiser: FlowMap | None
     objective: Objective
-    eta: Tensor
     lambda_flow: Tensor
-    max_weight: Tensor
     progress: Tensor
 
     def __init__(
@@ -173,7 +170,15 @@ class GTPLoss(GuidedLoss):
         **critic_options: Any,
     ) -> None:
         super().__init__(
-            actor_network, qvalue_network, value_network, critic=critic, **critic_options
+            actor_network,
+            qvalue_network,
+            value_network,
+            critic=critic,
+            eta=eta,
+            max_weight=max_weight,
+            advantage_eps=advantage_eps,
+            sync_advantage=sync_advantage,
+            **critic_options,
         )
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
@@ -191,26 +196,16 @@ class GTPLoss(GuidedLoss):
         self.objective = objective
         self.denoiser = None if denoiser_network is None else _frozen(denoiser_network)
         for name, value, upper in (
-            ("eta", eta, math.inf),
             ("lambda_flow", lambda_flow, math.inf),
             ("progress", progress, 1.0),
         ):
             if not 0.0 <= value <= upper:
                 raise ValueError(f"{name} must lie in [0, {upper}], got {value}.")
-        max_weight = math.inf if max_weight is None else max_weight
-        if not max_weight >= 1.0:
-            raise ValueError(
-                f"max_weight must be at least 1, because every weight is; got {max_weight}."
-            )
         if objective.teacher == "ema" and "target_actor_network_params" not in self._modules:
             raise ValueError("teacher='ema' needs delay_actor=True: there is no EMA without it.")
-        self.advantage_eps = advantage_eps
-        self.sync_advantage = sync_advantage
         dtype = actor_network.low.dtype
         device = actor_network.low.device
-        self.register_coeff_buffer("eta", eta, dtype=dtype, device=device)
         self.register_coeff_buffer("lambda_flow", lambda_flow, dtype=dtype, device=device)
-        self.register_coeff_buffer("max_weight", max_weight, dtype=dtype, device=device)
         self.register_coeff_buffer("progress", progress, dtype=dtype, device=device)
         critic_keys = self.out_keys if critic is None else critic.out_keys
         losses = [key for key in critic_keys if str(key).startswith("loss_")]
@@ -253,47 +248,6 @@ class GTPLoss(GuidedLoss):
 
     def _draws(self) -> dict[str, Draw]:
         return {**super()._draws(), **self.objective.draws(self.actor_network.flat_dim)}
-
-    def weight(
-        self, tensordict: TensorDictBase, advantage: Tensor | None = None
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Computes the advantage weight of each sample (paper, eq. 10).
-
-        Args:
-            tensordict (TensorDictBase): a batch with observations and actions; not modified.
-            advantage (Tensor, optional): advantages of the shape of the batch. Defaults to those
-                of :meth:`advantage`.
-
-        Returns:
-            tuple of Tensor and dict: weights of the shape of the batch, ``None`` without a
-            critic; and ``advantage``, ``weight_mean``, ``positive_share`` and ``clipped_share``
-            per sample, whose means are what the names say.
-        """
-        if not self.has_critic:
-            return None, {}
-        if advantage is None:
-            advantage = self.advantage(tensordict)
-        leading = self._leading(tensordict)
-        if advantage.shape != leading:
-            raise ValueError(
-                f"advantage must have the shape {tuple(leading)} of the batch, got "
-                f"{tuple(advantage.shape)}."
-            )
-        unbounded = advantage_weight(
-            advantage,
-            self.eta,
-            eps=self.advantage_eps,
-            mask=self._validity_mask(tensordict, leading),
-            importance=self._sampling_weight(tensordict),
-            sum_parts=_sum_over_processes if self.sync_advantage else None,
-        )
-        weight = torch.minimum(unbounded, self.max_weight)
-        return weight, {
-            "advantage": advantage,
-            "weight_mean": weight,
-            "positive_share": (advantage > 0).to(weight.dtype),
-            "clipped_share": (unbounded > self.max_weight).to(weight.dtype),
-        }
 
     def consistency_loss(
         self, tensordict: TensorDictBase, weight: Tensor | None = None
@@ -433,14 +387,6 @@ class GTPLoss(GuidedLoss):
         loss = self._reduce(error, tensordict)
         self._clear_param_weakrefs(tensordict)
         return loss
-
-
-def _sum_over_processes(parts: Tensor) -> Tensor:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return parts
-    total = parts.clone()
-    distributed.all_reduce(total)
-    return total
 
 
 def _frozen(denoiser_network: GTPActor) -> FlowMap:
