@@ -14,7 +14,7 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal
 from torchrl.objectives import CQLLoss, IQLLoss, REDQLoss, SACLoss, TD3BCLoss, TD3Loss, TQCLoss
 from torchrl.objectives.common import LossModule
-from torchrl.objectives.value import TD0Estimator, TDLambdaEstimator
+from torchrl.objectives.value import GAE, TD0Estimator, TDLambdaEstimator
 
 from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue, make_value
 from torchrl_gtp.objectives import (
@@ -136,11 +136,15 @@ CRITICS = {
             num_value_samples=4,
         )
     ),
-    "advantage of an estimator": lambda: _with(lambda *_: PrecomputedAdvantage()),
+    "advantage by TD(lambda)": lambda: _with(lambda *_: PrecomputedAdvantage()),
+    "advantage by GAE": lambda: _with(lambda *_: PrecomputedAdvantage()),
     "a user's loss": lambda: _with(
         lambda actor, qvalue: LossCritic(ReturnLoss(qvalue), actor_network=actor)
     ),
 }
+
+
+ESTIMATORS = {"advantage by TD(lambda)": TDLambdaEstimator, "advantage by GAE": GAE}
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -149,11 +153,11 @@ CRITICS = {
 def test_trains_a_policy_that_prefers_good_actions(name):
     torch.manual_seed(0)
     data = bandit()
-    if name == "advantage of an estimator":
+    if name in ESTIMATORS:
         value = make_value(1, **SIZES)
         nn.init.zeros_(value.module[-1].weight)  # a constant baseline will do
         nn.init.constant_(value.module[-1].bias, data["next", "reward"].mean().item())
-        estimator = TDLambdaEstimator(gamma=0.99, lmbda=0.9, value_network=value)
+        estimator = ESTIMATORS[name](gamma=0.99, lmbda=0.9, value_network=value)
         data = estimator(data.unsqueeze(-1)).squeeze(-1)
     loss = CRITICS[name]()
     if loss._modules.get("target_actor_network_params") is not None:
@@ -179,7 +183,7 @@ def test_trains_a_policy_that_prefers_good_actions(name):
         assert last < 0.7 * first
 
     test = bandit(512)
-    if name == "advantage of an estimator":
+    if name in ESTIMATORS:
         test["advantage"] = reward_of(test["observation"], test["action"])
     both = torch.stack([loss.advantage(test), test["next", "reward"].squeeze(-1)])
     assert torch.corrcoef(both)[0, 1] > 0.8
