@@ -22,7 +22,7 @@ from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell, run_cells
 from benchmarks.few_step.method import Network
-from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.pictures import draw_pictures
 from benchmarks.few_step.planar import PLANAR_SETS
 from benchmarks.few_step.report import read_rows, write_csv, write_markdown
@@ -62,10 +62,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for key, value in (_QUICK if parsed.quick else _FULL).items():
         if getattr(parsed, key) is None:
             setattr(parsed, key, value)
-    known = {**METHODS, **VARIANTS}
-    unknown = sorted(set(parsed.methods) - known.keys())
+    unknown = sorted(set(parsed.methods) - ALL_METHODS.keys())
     if unknown:
-        parser.error(f"--methods knows no {unknown}, only {sorted(known)}")
+        parser.error(f"--methods knows no {unknown}, only {sorted(ALL_METHODS)}")
     if parsed.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {parsed.jobs}")
     return parsed

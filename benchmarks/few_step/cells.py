@@ -16,7 +16,7 @@ import torch
 from torchrl import torchrl_logger
 
 from benchmarks.few_step.evaluation import measure, measure_floor
-from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training, train
 
@@ -72,7 +72,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
     Beside it lie the weights of the actor, for the pictures.
     """
     torch.set_num_threads(1)
-    method, data = {**METHODS, **VARIANTS}[cell.method], make_set(cell.data)
+    method, data = ALL_METHODS[cell.method], make_set(cell.data)
     torch.manual_seed(cell.seed)
     begin = time.process_time()
     actor, num_updates, evaluations = train(method, data, cell.training)

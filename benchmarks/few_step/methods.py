@@ -20,7 +20,7 @@ from torchrl_gtp.flow_map import (
 )
 from torchrl_gtp.flow_map.family import FamilyName
 
-__all__ = ["METHODS", "VARIANTS"]
+__all__ = ["ALL_METHODS", "METHODS", "VARIANTS"]
 
 
 def _member(
@@ -105,3 +105,6 @@ VARIANTS: dict[str, Method] = {
     ),
 }
 """Variants of GTP by what differs from its default; ``few_step`` is the best of them."""
+
+ALL_METHODS = {**METHODS, **VARIANTS}
+"""Both."""

@@ -15,7 +15,7 @@ from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.data_set import DataSet
 from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.method import make_actor, sample, trajectory
-from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.sets import make_set
 from torchrl_gtp import GTPActor
 
@@ -41,14 +41,15 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     # One condition is enough to see; the samples of the others would cover it.
     condition, points = (part[reference.group == 0] for part in reference.first)
     noise = torch.randn_like(points)
-    methods = [({**METHODS, **VARIANTS}[cell.method], cell) for cell in cells]
+    methods = [(ALL_METHODS[cell.method], cell) for cell in cells]
     rows = [
         (f"{cell.method}\n{name}", sampler, method, _load(cell, data, folder))
         for method, cell in methods
         for name, sampler in method.samplers.items()
     ]
-    samples, samples_axes = _figure(len(rows))
-    trajectories, trajectories_axes = _figure(len(rows))
+    samples, samples_axes = _figure(len(rows), limit=1.1)
+    # Standard normal noise reaches further than the data.
+    trajectories, trajectories_axes = _figure(len(rows), limit=2.2)
     for row, (title, sampler, method, actor) in enumerate(rows):
         for axes in (samples_axes, trajectories_axes):
             axes[row][0].set_ylabel(title)
@@ -70,18 +71,19 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
 
 
 def _load(cell: Cell, data: DataSet, folder: Path) -> GTPActor:
-    actor = make_actor({**METHODS, **VARIANTS}[cell.method], data, cell.training.network)
+    actor = make_actor(ALL_METHODS[cell.method], data, cell.training.network)
     weights = torch.load(cell.path(folder).with_suffix(".pt"), weights_only=True)
     actor.load_state_dict(weights)
     return actor
 
 
-def _figure(num_rows: int) -> tuple[Figure, list[list[Axes]]]:
+def _figure(num_rows: int, limit: float) -> tuple[Figure, list[list[Axes]]]:
     num_columns = len(NUM_STEPS) + 1
     figure = Figure(figsize=(1.7 * num_columns, 1.75 * num_rows + 0.3), layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
     for axes in grid.flat:
-        axes.set(xticks=[], yticks=[], xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
     for axes, num_steps in zip(grid[0], NUM_STEPS, strict=False):
         axes.set_title(f"K = {num_steps}")
     grid[0][-1].set_title("data")
@@ -89,7 +91,7 @@ def _figure(num_rows: int) -> tuple[Figure, list[list[Axes]]]:
 
 
 def _draw_points(axes: Axes, points: Tensor) -> None:
-    axes.plot(*points.T.tolist(), ".", ms=1.2, alpha=0.6, color="C0", mec="none")
+    axes.plot(*points.T.tolist(), ".", ms=2, alpha=0.6, color="C0", mec="none")
 
 
 def _draw_trajectories(axes: Axes, passed: Tensor) -> None:

@@ -23,7 +23,7 @@ from benchmarks.few_step.method import (
     sample,
     trajectory,
 )
-from benchmarks.few_step.methods import METHODS, VARIANTS
+from benchmarks.few_step.methods import ALL_METHODS, METHODS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import read_rows, write_markdown
 from benchmarks.few_step.training import Training
@@ -35,10 +35,10 @@ def tiny_cell(method="gtp", seed=0, data="ring"):
     return Cell(method, data, seed, TINY, num_samples=40)
 
 
-@pytest.mark.parametrize("name", {**METHODS, **VARIANTS})
+@pytest.mark.parametrize("name", ALL_METHODS)
 def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(name):
     torch.manual_seed(0)
-    method, data = {**METHODS, **VARIANTS}[name], PlanarSet("ring")
+    method, data = ALL_METHODS[name], PlanarSet("ring")
     actor, num_updates, evaluations = cells_module.train(method, data, TINY)
     assert 0 <= 3 * TINY.num_updates - num_updates * evaluations < evaluations
     for sampler in method.samplers.values():
