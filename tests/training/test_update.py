@@ -64,17 +64,17 @@ def run(update, mode, call=None, device="cpu"):
     return torch.stack(history)
 
 
-def assert_same_run(first, second, histories, rtol=1e-8, atol=1e-10):
+def assert_same_run(first, second, histories, atol=1e-10):
     # These count the samples on either side of a threshold, which rounding may cross.
     counts = ("positive_share", "clipped_share")
     histories = [history.exclude(*counts) for history in histories]
-    torch.testing.assert_close(*histories, rtol=rtol, atol=atol)
+    torch.testing.assert_close(*histories, rtol=1e-8, atol=atol)
     assert first.step == second.step == STEPS
     for state, other in zip(
         *(update.loss_module.state_dict().values() for update in (first, second)), strict=True
     ):
         if isinstance(state, torch.Tensor):
-            torch.testing.assert_close(state, other, rtol=10 * rtol, atol=10 * atol)
+            torch.testing.assert_close(state, other, rtol=1e-7, atol=10 * atol)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_compiled_by_inductor_is_eager():
     eager, compiled = full_update("critic"), full_update("critic")
     torch.compiler.reset()
     histories = [run(eager, "critic"), run(compiled, "critic", torch.compile(compiled))]
-    # Generated code sums in another order: rounding that 100 updates of Adam let grow.
-    assert_same_run(eager, compiled, histories, rtol=1e-5, atol=1e-8)
+    # Generated code sums in another order, so that values near zero agree in absolute terms only.
+    assert_same_run(eager, compiled, histories, atol=1e-8)
 
 
 @pytest.mark.filterwarnings("ignore:.*CudaGraphModule")
