@@ -61,7 +61,9 @@ class MLPBackbone(nn.Module):
 
     The defaults (three layers of 256 with Mish, 16-dimensional time embeddings) are those of
     Diffusion-QL (arXiv 2208.06193) and its successors; ``t`` and ``s`` have embeddings of their
-    own.
+    own. Hidden layers start with weights of variance ``2 / fan_in`` (arXiv 1502.01852): with
+    PyTorch's smaller ones the signal fades from layer to layer, the network begins almost linear,
+    and a denoiser may not leave the linear solution for thousands of updates.
 
     Args:
         action_dim (int): size A of an action.
@@ -104,6 +106,13 @@ class MLPBackbone(nn.Module):
             num_cells=list(hidden_sizes),
             activation_class=activation,
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the weights of the hidden layers."""
+        *hidden, _ = (layer for layer in self.trunk.modules() if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
 
     def forward(
         self, action: Tensor, log_t: Tensor, log_s: Tensor, condition: Tensor | None = None
