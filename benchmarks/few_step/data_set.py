@@ -16,10 +16,12 @@ class Pairs(NamedTuple):
     Attributes:
         condition: conditions [N, C].
         action: actions [N, A], within [-1, 1].
+        advantage: advantages [N] that weight the training, or ``None``.
     """
 
     condition: Tensor
     action: Tensor
+    advantage: Tensor | None = None
 
 
 class Reference(NamedTuple):
@@ -34,14 +36,16 @@ class Reference(NamedTuple):
         group: number of the group of each row [N], in both draws; distances are computed within
             the groups and averaged over them.
         modes: centres of the modes [groups, M, A]; ``None`` for data without modes.
-        mode_std: standard deviation of each mode.
+        mode_radius: the distance from a centre within which 0.989 of a mode lie.
+        mode_share: the share of the samples of each mode [M]; ``None`` for equal ones.
     """
 
     first: Pairs
     second: Pairs
     group: Tensor
     modes: Tensor | None = None
-    mode_std: float = 0.0
+    mode_radius: float = 0.0
+    mode_share: Tensor | None = None
 
 
 class DataSet(ABC):
@@ -53,6 +57,8 @@ class DataSet(ABC):
         action_dim: size A of an action.
         sigma_data: standard deviation of the actions, over all dimensions.
         has_one_action: whether each condition occurs once in the data, with one action.
+        has_advantage: whether training is weighted by advantages.
+        chunk_length: the number of actions that the A numbers make up; ``None`` for one.
     """
 
     name: str
@@ -60,6 +66,8 @@ class DataSet(ABC):
     action_dim: int
     sigma_data: float
     has_one_action: bool = False
+    has_advantage: bool = False
+    chunk_length: int | None = None
 
     @abstractmethod
     def draw(self, num_samples: int) -> Pairs:

@@ -37,7 +37,7 @@ def measure(
     """Measures the samples of an actor: one row for each sampler and K."""
     torch.manual_seed(_EVALUATION_SEED)
     reference = data.reference(num_samples)
-    condition, action = reference.first
+    condition, action, _ = reference.first
     noise = torch.randn_like(action)
     # The rows are ordered by group: evenly spread ones are of all groups.
     few = torch.linspace(0, len(action) - 1, min(len(action), _BEST_OF_CONDITIONS)).long()
@@ -73,6 +73,6 @@ def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
     }
     if reference.modes is not None:
         measured["share_on_mode"], measured["modes_covered"] = mode_statistics(
-            samples, reference.modes, reference.mode_std, group
+            samples, reference.modes, reference.mode_radius, group, reference.mode_share
         )
     return {key: value.item() for key, value in measured.items()}

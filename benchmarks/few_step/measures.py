@@ -88,19 +88,24 @@ def _mean_over_groups(
 
 
 def mode_statistics(
-    samples: Tensor, modes: Tensor, std: float, group: Tensor
+    samples: Tensor,
+    modes: Tensor,
+    radius: float,
+    group: Tensor,
+    mode_share: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Computes the share of samples on a mode, and how many modes are covered.
 
-    A sample is on a mode within three standard deviations of its centre: 0.989 of a Gaussian in
-    the plane. A mode is covered if at least a fifth of the samples that it should get are on it.
+    A mode is covered if at least a fifth of the samples that it should get are on it.
 
     Args:
         samples (Tensor): points [N, A].
-        modes (Tensor): centres of the equally likely modes of each group [G, M, A], further apart
-            than six standard deviations.
-        std (float): standard deviation of each mode.
+        modes (Tensor): centres of the modes of each group [G, M, A], further apart than two
+            radii.
+        radius (float): a sample is on a mode within this distance of its centre.
         group (Tensor): the group of each sample [N].
+        mode_share (Tensor, optional): the share of the samples that each mode [M] should get.
+            Defaults to equal ones.
 
     Returns:
         tuple of Tensor: the share in [0, 1], and the mean over groups of the number of modes
@@ -109,15 +114,16 @@ def mode_statistics(
     Examples:
         >>> modes, group = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.zeros(4)
         >>> samples = torch.tensor([[0.0, 0.1], [0.0, 0.0], [0.0, 0.0], [0.5, 0.0]])
-        >>> mode_statistics(samples, modes, 0.05, group)
+        >>> mode_statistics(samples, modes, 0.15, group)
         (tensor(0.7500), tensor(1.))
     """
     shares, covered = [], []
     for one, centres in zip(group.unique(), modes, strict=True):
         points = samples[group == one]
-        on_mode = torch.cdist(points, centres) <= 3 * std
+        on_mode = torch.cdist(points, centres) <= radius
         shares.append(on_mode.any(-1).float().mean())
-        needed = _COVERED_SHARE * len(points) / len(centres)
+        share = 1 / len(centres) if mode_share is None else mode_share
+        needed = _COVERED_SHARE * len(points) * share
         covered.append((on_mode.sum(0) >= needed).float().sum())
     return torch.stack(shares).mean(), torch.stack(covered).mean()
 

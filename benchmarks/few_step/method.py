@@ -15,6 +15,7 @@ from torchrl.data import Bounded
 from benchmarks.few_step.data_set import DataSet
 from torchrl_gtp import GTPActor, GTPLoss, NoiseLevels, make_gtp_actor
 from torchrl_gtp.flow_map import FlowMap, Objective, Sampler
+from torchrl_gtp.objectives import PrecomputedAdvantage
 
 __all__ = [
     "Method",
@@ -71,7 +72,8 @@ def make_actor(method: Method, data: DataSet, network: Network) -> GTPActor:
     """Builds an untrained actor."""
     actor = make_gtp_actor(
         data.condition_dim,
-        Bounded(-1, 1, (data.action_dim,)),
+        Bounded(-1, 1, (data.action_dim // (data.chunk_length or 1),)),
+        chunk_length=data.chunk_length,
         sigma_data=data.sigma_data,
         noise_levels=method.noise_levels,
         activation=_ACTIVATIONS[network.activation],
@@ -84,9 +86,19 @@ def make_actor(method: Method, data: DataSet, network: Network) -> GTPActor:
     return actor
 
 
-def make_loss(method: Method, actor: GTPActor) -> GTPLoss:
-    """Builds the loss of a method, without a critic."""
-    return GTPLoss(actor, objective=method.objective, lambda_flow=method.lambda_flow)
+def make_loss(method: Method, data: DataSet, actor: GTPActor) -> GTPLoss:
+    """Builds the loss of a method; its only critic is the advantage in the data, if there is one.
+
+    A positive advantage gives the largest weight, 100, and others the weight 1.
+    """
+    critic = PrecomputedAdvantage() if data.has_advantage else None
+    return GTPLoss(
+        actor,
+        objective=method.objective,
+        lambda_flow=method.lambda_flow,
+        critic=critic,
+        eta=1e3,
+    )
 
 
 @torch.no_grad()
@@ -94,9 +106,9 @@ def sample(
     actor: GTPActor, sampler: Sampler, condition: Tensor, noise: Tensor, num_steps: int
 ) -> Tensor:
     """Samples actions [..., A], within the bounds, from standard normal noise in K steps."""
-    bounds = (actor.low, actor.high)
-    action = sampler(actor.flow_map, noise, condition, num_steps, bounds=bounds)
-    return action.clamp(actor.low, actor.high)
+    low, high = _flat_bounds(actor)
+    action = sampler(actor.flow_map, noise, condition, num_steps, bounds=(low, high))
+    return action.clamp(low, high)
 
 
 @torch.no_grad()
@@ -110,11 +122,15 @@ def trajectory(
         the end, not clamped, [E + 1, N, A] for E evaluations; and their noise levels [E + 1, N, 1].
     """
     recorded = _RecordedFlowMap(actor.flow_map)
-    bounds = (actor.low, actor.high)
-    action = sampler(recorded, noise, condition, num_steps, bounds=bounds)
+    action = sampler(recorded, noise, condition, num_steps, bounds=_flat_bounds(actor))
     actions, times = zip(*recorded.evaluated, strict=True)
     last = torch.zeros_like(times[-1])
     return torch.stack([*actions, action]), torch.stack([*times, last])
+
+
+def _flat_bounds(actor: GTPActor) -> tuple[Tensor, Tensor]:
+    shape = actor.event_shape
+    return actor.low.expand(shape).flatten(), actor.high.expand(shape).flatten()
 
 
 class _RecordedFlowMap(FlowMap):

@@ -39,7 +39,8 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     torch.manual_seed(0)
     reference = data.reference(_SAMPLES_DRAWN)
     # One condition is enough to see; the samples of the others would cover it.
-    condition, points = (part[reference.group == 0] for part in reference.first)
+    first = reference.group == 0
+    condition, points = reference.first.condition[first], reference.first.action[first]
     noise = torch.randn_like(points)
     methods = [(ALL_METHODS[cell.method], cell) for cell in cells]
     rows = [

@@ -72,7 +72,7 @@ class PlanarSet(DataSet):
             self._of(condition),
             torch.arange(len(values)).repeat_interleave(num_samples),
             modes,
-            self._density.mode_std,
+            3 * self._density.mode_std,
         )
 
     def _of(self, condition: Tensor) -> Pairs:

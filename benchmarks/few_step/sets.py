@@ -7,6 +7,7 @@ from functools import lru_cache
 from benchmarks.few_step.data_set import DataSet
 from benchmarks.few_step.demonstrations import MinariSet
 from benchmarks.few_step.planar import PLANAR_SETS, PlanarSet
+from benchmarks.few_step.shapes import SHAPES
 
 __all__ = ["DEFAULT_SETS", "make_set"]
 
@@ -19,7 +20,8 @@ def make_set(name: str) -> DataSet:
     """Makes a data set.
 
     Args:
-        name: a name of ``PLANAR_SETS``, or the id of a Minari dataset, which has a slash.
+        name: a name of ``PLANAR_SETS`` or ``SHAPES``, or the id of a Minari dataset, which has a
+            slash.
 
     Raises:
         ValueError: for another name.
@@ -27,9 +29,11 @@ def make_set(name: str) -> DataSet:
     """
     if name in PLANAR_SETS:
         return PlanarSet(name)
+    if name in SHAPES:
+        return SHAPES[name]()
     if "/" in name:
         return MinariSet(name)
     raise ValueError(
-        f"There is no data set {name!r}: choose one of {sorted(PLANAR_SETS)}, or give the id of a "
-        "Minari dataset, such as 'D4RL/door/human-v2'."
+        f"There is no data set {name!r}: choose one of {sorted({*PLANAR_SETS, *SHAPES})}, or give "
+        "the id of a Minari dataset, such as 'D4RL/door/human-v2'."
     )

@@ -12,7 +12,7 @@ from benchmarks.few_step.method import Method, Network, make_actor, make_loss, n
 from torchrl_gtp import GTPActor
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
-__all__ = ["EVALUATIONS_PER_UPDATE", "Training", "train"]
+__all__ = ["EVALUATIONS_PER_UPDATE", "Training", "make_batch", "train"]
 
 EVALUATIONS_PER_UPDATE = 3
 """Network evaluations for each sample in one update of GTP: student, teacher and flow term."""
@@ -44,9 +44,9 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
         tuple of GTPActor, int and int: the actor with averaged weights, the updates made, and the
         network evaluations for each sample in an update.
     """
-    loss = make_loss(method, make_actor(method, data, options.network))
+    loss = make_loss(method, data, make_actor(method, data, options.network))
     target_update = SoftUpdate(loss, tau=options.tau)
-    evaluations = network_evaluations(loss, _batch(data, options.batch_size))
+    evaluations = network_evaluations(loss, make_batch(data, options.batch_size))
     num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
     update = Update(
         loss,
@@ -56,10 +56,16 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
         schedules={"lr": cosine(1.0)},
     )
     for _ in range(num_updates):
-        update(_batch(data, options.batch_size))
+        update(make_batch(data, options.batch_size))
     return loss.target_actor(), num_updates, evaluations
 
 
-def _batch(data: DataSet, batch_size: int) -> TensorDict:
-    condition, action = data.draw(batch_size)
-    return TensorDict({"observation": condition, "action": action}, [batch_size])
+def make_batch(data: DataSet, batch_size: int) -> TensorDict:
+    """Draws a batch of transitions."""
+    condition, action, advantage = data.draw(batch_size)
+    if data.chunk_length is not None:
+        action = action.unflatten(-1, (data.chunk_length, -1))
+    batch = {"observation": condition, "action": action}
+    if advantage is not None:
+        batch["advantage"] = advantage
+    return TensorDict(batch, [batch_size])

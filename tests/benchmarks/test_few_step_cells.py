@@ -53,9 +53,9 @@ def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(nam
 )
 def test_network_evaluations_are_counted(name, expected):
     data = PlanarSet("ring")
-    condition, action = data.draw(8)
+    condition, action, _ = data.draw(8)
     batch = TensorDict({"observation": condition, "action": action}, [8])
-    loss = make_loss(METHODS[name], make_actor(METHODS[name], data, Network()))
+    loss = make_loss(METHODS[name], data, make_actor(METHODS[name], data, Network()))
     assert network_evaluations(loss, batch) == expected
 
 

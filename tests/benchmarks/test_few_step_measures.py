@@ -75,15 +75,15 @@ def test_groups_are_compared_one_by_one():
 def test_share_on_modes_and_modes_covered():
     modes = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     points = modes[0][torch.randint(3, (20_000,))] + 0.05 * torch.randn(20_000, 2)
-    share, covered = mode_statistics(points, modes, 0.05, torch.zeros(20_000))
+    share, covered = mode_statistics(points, modes, 0.15, torch.zeros(20_000))
     assert share.item() == pytest.approx(1 - math.exp(-4.5), abs=0.003)
     assert covered == 3
     # A mode with 6 % of its fair share of a third is not covered.
     rare = (points - modes[0, 2]).norm(dim=-1) < 0.2
     kept = points[~rare | (torch.rand(20_000) < 0.06)]
-    share, covered = mode_statistics(kept, modes, 0.05, torch.zeros(len(kept)))
+    share, covered = mode_statistics(kept, modes, 0.15, torch.zeros(len(kept)))
     assert covered == 2
-    share, covered = mode_statistics(kept + 0.3, modes, 0.05, torch.zeros(len(kept)))
+    share, covered = mode_statistics(kept + 0.3, modes, 0.15, torch.zeros(len(kept)))
     assert share < 0.01 and covered == 0
 
 
@@ -91,7 +91,7 @@ def test_modes_of_another_condition_do_not_count():
     modes = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]]])
     samples = torch.zeros(10, 2)
     group = torch.tensor([0] * 6 + [1] * 4)
-    share, covered = mode_statistics(samples, modes, 0.05, group)
+    share, covered = mode_statistics(samples, modes, 0.15, group)
     assert share == 0.5 and covered == 0.5
 
 

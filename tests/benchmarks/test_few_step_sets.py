@@ -14,8 +14,12 @@ from minari.data_collector import EpisodeBuffer
 
 from benchmarks.few_step.demonstrations import MinariSet
 from benchmarks.few_step.evaluation import compare, measure_floor
+from benchmarks.few_step.method import Network, make_actor, make_loss
+from benchmarks.few_step.methods import METHODS
 from benchmarks.few_step.planar import PLANAR_SETS, PlanarSet
 from benchmarks.few_step.sets import make_set
+from benchmarks.few_step.shapes import SHAPES
+from benchmarks.few_step.training import make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def write_dataset(dataset_id, num_episodes=20, length=60):
 @pytest.mark.parametrize("name", PLANAR_SETS)
 def test_planar_sets_stay_within_the_bounds_and_know_their_spread(name):
     data = PlanarSet(name)
-    condition, action = data.draw(20_000)
+    condition, action, _ = data.draw(20_000)
     assert condition.shape == (20_000, 1) and action.shape == (20_000, 2)
     assert action.abs().max() <= 1
     assert data.sigma_data == pytest.approx(action.std().item(), rel=0.02)
@@ -87,6 +91,46 @@ def test_the_turned_ring_is_the_ring_under_either_condition():
     modes = PlanarSet("turned_ring").reference(10).modes
     between = torch.cdist(modes[0], modes[1]).amin(-1)
     torch.testing.assert_close(between, torch.full((8,), 1.6 * math.sin(math.radians(11.25))))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_stay_within_the_bounds_and_are_on_their_modes(name):
+    data = make_set(name)
+    condition, action, advantage = data.draw(20_000)
+    assert condition.shape == (20_000, 1) and action.shape == (20_000, data.action_dim)
+    assert action.abs().max() <= 1
+    assert data.sigma_data == pytest.approx(action.std().item(), rel=0.02)
+    assert data.has_advantage == (advantage is not None)
+    floor = measure_floor(data, 1_000)
+    assert floor["share_on_mode"] == pytest.approx(1 - math.exp(-4.5), abs=0.006)
+    assert floor["modes_covered"] == data.reference(10).modes.shape[1]
+    assert torch.cdist(*2 * [data.reference(10).modes[0]]).fill_diagonal_(9).min() > (
+        2 * data.reference(10).mode_radius
+    )
+
+
+@pytest.mark.parametrize("name", ["line", "chunks"])
+def test_the_condition_of_a_shape_matters(name):
+    reference = make_set(name).reference(1_000)
+    right = compare(reference.first.action, reference)
+    wrong = compare(reference.first.action.roll(1_000, 0), reference)
+    assert wrong["energy_distance"] > 3 * right["energy_distance"]
+
+
+def test_the_weighted_ring_is_weighted_by_the_loss_as_the_reference_says():
+    data = make_set("weighted_ring")
+    batch = make_batch(data, 4_000)
+    method = METHODS["gtp"]
+    loss = make_loss(method, data, make_actor(method, data, Network()))
+    weight, _ = loss.weight(batch)
+    assert sorted(set(weight.tolist())) == [1.0, 100.0]
+    centre = torch.tensor([0.8, 0.0])
+    near = (batch["action"] - centre).norm(dim=-1) < 0.3
+    assert ((weight == 100) == near).all()
+    reference = data.reference(4_000)
+    share = ((reference.second.action - centre).norm(dim=-1) < 0.3).float().mean()
+    assert (weight * near).sum() / weight.sum() == pytest.approx(share.item(), abs=0.02)
+    assert reference.mode_share[0] == pytest.approx(100 / 107)
 
 
 def test_an_unknown_set_is_named():
