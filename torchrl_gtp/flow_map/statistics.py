@@ -8,14 +8,16 @@ __all__ = ["action_scale"]
 
 
 def action_scale(action: Tensor, floor: float = 0.01) -> Tensor:
-    """Computes the standard deviation of each action dimension, for ``sigma_data``.
+    """Computes the root mean square of each action dimension, for ``sigma_data``.
 
-    The losses read no tensor on the host, so they cannot refuse bad actions; this does, once.
+    That is its standard deviation where its mean is 0. The preconditioning does not centre the
+    actions: for those far from 0 it is the second moment, not the variance, that gives the
+    network inputs and targets of unit size. The losses read no tensor on the host, so they cannot refuse bad actions; this does, once.
 
     Args:
         action (Tensor): the actions of the data [..., A].
-        floor (float): the smallest scale, positive: a dimension that never changes has a standard
-            deviation of 0, by which nothing can be divided. Defaults to ``0.01``.
+        floor (float): the smallest scale, positive: nothing can be divided by that of a dimension
+            that is always 0. Defaults to ``0.01``.
 
     Returns:
         Tensor: the scales [A], as ``make_gtp_actor(..., sigma_data=...)`` takes them.
@@ -25,8 +27,8 @@ def action_scale(action: Tensor, floor: float = 0.01) -> Tensor:
 
     Examples:
         >>> import torch
-        >>> action_scale(torch.tensor([[-1.0, 0.5], [1.0, 0.5]]))
-        tensor([1.0000, 0.0100])
+        >>> action_scale(torch.tensor([[-1.0, 0.5, 0.0], [1.0, 0.5, 0.0]]))
+        tensor([1.0000, 0.5000, 0.0100])
     """
     if not floor > 0.0:
         raise ValueError(f"floor must be positive, got {floor}.")
@@ -41,4 +43,4 @@ def action_scale(action: Tensor, floor: float = 0.01) -> Tensor:
             f"action must be finite, but {bad.numel()} of {rows.shape[0]} actions are not, the "
             f"first at row {bad[0].item()}: {rows[bad[0]].tolist()}. Drop them from the data."
         )
-    return rows.std(0, correction=0).clamp_min(floor)
+    return rows.square().mean(0).sqrt().clamp_min(floor)

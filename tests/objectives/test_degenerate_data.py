@@ -1,0 +1,104 @@
+"""Data that hold less than a method wants: no NaN, and what can be learned is learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.data import Bounded
+
+from torchrl_gtp import GTPActor, GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue
+from torchrl_gtp.flow_map import action_scale
+from torchrl_gtp.training import Update, make_optimizer
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def transitions(observation, action):
+    num_rows = len(action)
+    ended = torch.zeros(num_rows, 1, dtype=torch.bool)
+    following = {"observation": observation.roll(-1, 0), "done": ended, "terminated": ended.clone()}
+    reward = action.sum(-1, keepdim=True)
+    return TensorDict(
+        {"observation": observation, "action": action, "next": {**following, "reward": reward}},
+        [num_rows],
+    )
+
+
+def train(data, *, critic: bool, num_updates: int = 60) -> GTPActor:
+    """Trains on ``data`` and fails at the first number that is not finite."""
+    observation_dim, action_dim = data["observation"].shape[-1], data["action"].shape[-1]
+    actor = make_gtp_actor(
+        observation_dim,
+        Bounded(-1, 1, (action_dim,)),
+        sigma_data=action_scale(data["action"]),
+        hidden_sizes=(64, 64),
+    )
+    qvalue = make_qvalue(observation_dim, action_dim, hidden_sizes=(64,)) if critic else None
+    loss = GTPLoss(actor, qvalue, eta=3.0)
+    update = Update(
+        loss,
+        make_optimizer(loss, 3e-3),
+        TargetUpdate(loss, 0.05),
+        num_updates=num_updates,
+    )
+    for _ in range(num_updates):
+        losses = update(data[torch.randint(len(data), (64,))])
+        assert all(value.isfinite().all() for value in losses.values())
+    assert all(parameter.isfinite().all() for parameter in loss.parameters())
+    return loss.target_actor()
+
+
+@torch.no_grad()
+def samples(actor: GTPActor, observation, num_steps: int):
+    action = actor.sample(observation, num_steps=num_steps)
+    assert action.isfinite().all() and action.abs().max() <= 1
+    return action
+
+
+@pytest.mark.parametrize(("critic", "constant"), [(False, 0.0), (False, 0.9), (True, -1.0)])
+def test_a_dimension_that_never_changes(critic, constant):
+    varying = 0.5 * torch.randn(500, 1).clamp(-1.5, 1.5)
+    action = torch.cat([varying, torch.full((500, 1), constant)], -1)
+    actor = train(transitions(torch.randn(500, 3), action), critic=critic, num_updates=400)
+    for num_steps in (2, 5):
+        drawn = samples(actor, torch.randn(200, 3), num_steps)
+        assert (drawn[:, 1] - constant).abs().mean() < 0.15
+        assert 0.3 < drawn[:, 0].std() / varying.std() < 1.5
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_actions_that_are_all_the_same(critic):
+    action = torch.full((300, 2), 0.3)
+    data = transitions(torch.randn(300, 3), action)
+    actor = train(data, critic=critic, num_updates=150)
+    assert (samples(actor, torch.randn(100, 3), 2) - 0.3).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("value", [0.0, 1e3])
+def test_observations_that_are_all_the_same(critic, value):
+    action = 0.5 * torch.randn(500, 2).clamp(-1.5, 1.5)
+    actor = train(transitions(torch.full((500, 3), value), action), critic=critic)
+    samples(actor, torch.full((100, 3), value), 2)
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("num_rows", [1, 2, 32])
+def test_a_handful_of_transitions(critic, num_rows):
+    action = torch.rand(num_rows, 2) * 2 - 1
+    data = transitions(torch.randn(num_rows, 3), action)
+    actor = train(data, critic=critic, num_updates=150)
+    drawn = samples(actor, data["observation"], 2)
+    assert (drawn - action).abs().mean() < (0.15 if num_rows <= 2 else 0.5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_actions_that_are_not_finite_are_refused_before_training(value):
+    action = torch.rand(32, 2)
+    action[7, 1] = value
+    with pytest.raises(ValueError, match="1 of 32 actions are not, the first at row 7"):
+        train(transitions(torch.randn(32, 3), action), critic=False)
