@@ -24,6 +24,7 @@ from torchrl_gtp import (
     make_value,
 )
 from torchrl_gtp.data import MinariReplayBuffer
+from torchrl_gtp.flow_map import action_scale
 from torchrl_gtp.objectives import make_critic
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
@@ -44,7 +45,9 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     actor_options["num_steps"] = actor_options.pop("num_steps_train")
     actor_options.pop("num_steps_eval")
     if actor_options.get("sigma_data") is None:
-        actor_options["sigma_data"] = buffer[:]["action"].std().item()
+        # One number for all dimensions: see docs/few_step_quality.md.
+        scale = action_scale(buffer[:]["action"])
+        actor_options["sigma_data"] = scale.square().mean().sqrt().item()
     data = {"observation_dim": metadata.observation_dim, "action_spec": metadata.action_spec}
     # The recipe acts and evaluates action by action, so that it makes no chunks.
     reserved = (*data, "observation_keys", "action_key", "noise_key", "chunk_length")

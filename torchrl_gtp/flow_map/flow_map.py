@@ -23,7 +23,7 @@ class FlowMap(nn.Module):
         backbone (nn.Module): a network ``backbone(action, log_t, log_s, condition)`` with the
             shapes of :class:`~torchrl_gtp.flow_map.MLPBackbone`. Its times are
             ``ln(max(t, sigma_min)) / 4``.
-        sigma_data (float or Tensor): standard deviation of clean actions, positive, a scalar or
+        sigma_data (float or Tensor): root mean square of clean actions, positive, a scalar or
             one value per action dimension [A]. Defaults to ``0.5``.
         noise_levels (NoiseLevels, optional): the range of noise levels that the map is defined
             on. Defaults to ``NoiseLevels()``.
@@ -57,7 +57,7 @@ class FlowMap(nn.Module):
         if not bool((torch.isfinite(sigma_data) & (sigma_data > 0)).all()):
             raise ValueError(
                 f"sigma_data must be finite and positive, got {sigma_data.tolist()}. It is the "
-                "standard deviation of the clean actions."
+                "root mean square of the clean actions."
             )
         self.backbone = backbone
         self.noise_levels = NoiseLevels() if noise_levels is None else noise_levels

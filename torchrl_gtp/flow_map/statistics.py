@@ -12,7 +12,9 @@ def action_scale(action: Tensor, floor: float = 0.01) -> Tensor:
 
     That is its standard deviation where its mean is 0. The preconditioning does not centre the
     actions: for those far from 0 it is the second moment, not the variance, that gives the
-    network inputs and targets of unit size. The losses read no tensor on the host, so they cannot refuse bad actions; this does, once.
+    network inputs and targets of unit size.
+
+    The losses read no tensor on the host, so they cannot refuse bad actions; this does, once.
 
     Args:
         action (Tensor): the actions of the data [..., A].

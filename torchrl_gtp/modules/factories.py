@@ -52,8 +52,9 @@ def make_gtp_actor(
         num_steps (int): the number of jumps or steps K. Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once, for actions
             [..., H, A]. Defaults to ``None``: [..., A].
-        sigma_data (float or Tensor): standard deviation of the actions in the data, one number or
-            one for each of the A dimensions. Defaults to ``0.5``.
+        sigma_data (float or Tensor): root mean square of the actions in the data, one number or
+            one for each of the A dimensions (:func:`~torchrl_gtp.flow_map.action_scale`).
+            Defaults to ``0.5``.
         noise_levels (NoiseLevels, optional): the range of noise levels. Defaults to
             ``NoiseLevels()``.
         hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
