@@ -54,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--lr", type=float, default=Training.lr, help="default: %(default)s")
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")
     parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="relu")
-    parser.add_argument("--init", choices=["default", "kaiming"], default="kaiming")
+    parser.add_argument("--init", choices=["kaiming", "pytorch"], default="kaiming")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")

@@ -54,15 +54,12 @@ class Network:
 
     Attributes:
         activation: ``"mish"`` (the library's default), ``"silu"`` or ``"relu"``.
-        init: ``"default"``, PyTorch's uniform weights of variance ``1 / (3 fan_in)``; or
-            ``"kaiming"``, normal weights of variance ``2 / fan_in`` in the layers of 256
-            (arXiv 1502.01852). PyTorch's let the signal fade from layer to layer, so that a
-            network of smooth activations begins almost linear, and denoisers do not leave the
-            linear solution on the ring for thousands of updates.
+        init: ``"kaiming"``, the library's weights of variance ``2 / fan_in`` in the layers of 256;
+            or ``"pytorch"``, those of variance ``1 / (3 fan_in)`` that PyTorch's layers begin with.
     """
 
     activation: Literal["mish", "silu", "relu"] = "relu"
-    init: Literal["default", "kaiming"] = "kaiming"
+    init: Literal["kaiming", "pytorch"] = "kaiming"
 
 
 _ACTIVATIONS = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
@@ -78,11 +75,10 @@ def make_actor(method: Method, data: DataSet, network: Network) -> GTPActor:
         noise_levels=method.noise_levels,
         activation=_ACTIVATIONS[network.activation],
     )
-    if network.init == "kaiming":
-        trunk = actor.flow_map.backbone.get_submodule("trunk")
-        *hidden, _ = (layer for layer in trunk.modules() if isinstance(layer, nn.Linear))
-        for layer in hidden:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if network.init == "pytorch":
+        for layer in actor.flow_map.backbone.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
     return actor
 
 
