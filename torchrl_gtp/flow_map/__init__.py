@@ -47,7 +47,7 @@ from torchrl_gtp.flow_map.time_sampling import (
     TimeSampler,
 )
 from torchrl_gtp.flow_map.vp_schedule import VPSchedule
-from torchrl_gtp.flow_map.weights import advantage_weight, masked_std
+from torchrl_gtp.flow_map.weights import advantage_weight, exponential_weight, masked_std
 
 __all__ = [
     "AncestralSampler",
@@ -86,6 +86,7 @@ __all__ = [
     "doubling_curriculum",
     "edm_preconditioning",
     "edm_time_weight",
+    "exponential_weight",
     "family",
     "few_step_sample",
     "flow_error",

@@ -1,4 +1,4 @@
-"""The advantage weight of value-guided cloning."""
+"""The advantage weights of value-guided cloning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["advantage_weight", "masked_std"]
+__all__ = ["advantage_weight", "exponential_weight", "masked_std"]
 
 
 def masked_std(
@@ -84,3 +84,33 @@ def advantage_weight(
     if mask is not None:
         positive = torch.where(mask, positive, 0.0)
     return (eta * positive / scale).exp()
+
+
+def exponential_weight(
+    advantage: Tensor, eta: Tensor | float, *, mask: Tensor | None = None
+) -> Tensor:
+    """Computes the weight ``w = exp(eta * A)``, which is below 1 where the advantage is negative.
+
+    The policy closest to the behaviour under a KL penalty is ``pi ~ pi_behaviour exp(eta A)``
+    (paper, theorem 2), so cloning with this weight is its projection on the policy class. It is
+    the weight of AWR (arXiv 1910.00177) and AWAC (arXiv 2006.09359), with ``eta = 1 / beta``, and
+    of the policy of IQL (arXiv 2110.06169). In contrast to :func:`advantage_weight` it does not
+    truncate negative advantages, and does not divide by their standard deviation: eta has the
+    unit of one over the reward.
+
+    Args:
+        advantage (Tensor): advantages ``A = Q(o, a) - V(o)``, of any shape.
+        eta (Tensor or float): how sharply the weight follows the advantage, non-negative.
+        mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
+
+    Returns:
+        Tensor: weights of the shape of ``advantage``, without gradient and without upper bound.
+
+    Examples:
+        >>> exponential_weight(torch.tensor([-1.0, 0.0, 1.0]), eta=2.0)
+        tensor([0.1353, 1.0000, 7.3891])
+    """
+    advantage = advantage.detach()
+    if mask is not None:
+        advantage = torch.where(mask, advantage, 0.0)
+    return (eta * advantage).exp()

@@ -21,7 +21,7 @@ from torchrl_gtp.flow_map import (
 )
 from torchrl_gtp.flow_map.errors import TimeWeight
 from torchrl_gtp.modules import GTPActor
-from torchrl_gtp.objectives.advantage_weighted import AdvantageWeightedLoss
+from torchrl_gtp.objectives.advantage_weighted import AdvantageWeightedLoss, Weighting
 from torchrl_gtp.objectives.base import Draw
 from torchrl_gtp.objectives.critic_protocol import Critic
 from torchrl_gtp.objectives.teacher import FrozenActor
@@ -61,6 +61,13 @@ class GTPLoss(AdvantageWeightedLoss):
         critic (Critic, optional): another critic, exclusive with ``qvalue_network``. It becomes a
             submodule; where it has target networks, they need a
             :class:`~torchrl_gtp.TargetUpdate`, which finds them. Defaults to ``None``.
+        weighting ("truncated", "exponential" or "none"): how the weight follows the advantage A.
+            ``"truncated"`` is the paper's eq. 10, ``exp(eta max(0, A) / std(A))``, never below 1.
+            ``"exponential"`` is ``exp(eta A)``, the optimum of theorem 2 and the weight of AWR and
+            AWAC with ``eta = 1 / beta``: negative advantages weigh less than 1, and nothing is
+            divided by the standard deviation, so that eta depends on the scale of the reward.
+            ``"none"`` computes no advantage: the policy clones while the critics train, to choose
+            among its candidates or to give its gradient. Defaults to ``"truncated"``.
         eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
         lambda_flow (float): factor of the flow term. Defaults to ``1.0``.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
@@ -102,10 +109,10 @@ class GTPLoss(AdvantageWeightedLoss):
     own outputs (``loss_qvalue``, ``loss_value`` where there is a value network, ``qvalue``,
     ``td_error``) and, detached, the means of ``advantage`` and ``weight_mean`` over the batch, the
     largest weight ``weight_max``, and the shares ``positive_share`` of positive advantages and
-    ``clipped_share`` of bounded weights. With ``reduction="none"`` the output has the batch size
-    of the input and leaves out ``weight_max``. The TD error of each sample, where the critic gives
-    it, is written into the input under ``tensor_keys.priority``, and the advantage weight under
-    ``tensor_keys.weight``.
+    ``clipped_share`` of bounded weights (none of these with ``weighting="none"``). With
+    ``reduction="none"`` the output has the batch size of the input and leaves out ``weight_max``.
+    The TD error of each sample, where the critic gives it, is written into the input under
+    ``tensor_keys.priority``, and the advantage weight under ``tensor_keys.weight``.
 
     Raises:
         ValueError: for options outside the ranges above, for an ``objective`` beside options that
@@ -155,6 +162,7 @@ class GTPLoss(AdvantageWeightedLoss):
         value_network: TensorDictModule | None = None,
         *,
         critic: Critic | None = None,
+        weighting: Weighting = "truncated",
         eta: float = 1.0,
         lambda_flow: float = 1.0,
         max_weight: float | None = 100.0,
@@ -174,6 +182,7 @@ class GTPLoss(AdvantageWeightedLoss):
             qvalue_network,
             value_network,
             critic=critic,
+            weighting=weighting,
             eta=eta,
             max_weight=max_weight,
             advantage_eps=advantage_eps,
@@ -211,10 +220,12 @@ class GTPLoss(AdvantageWeightedLoss):
         losses = [key for key in critic_keys if str(key).startswith("loss_")]
         diagnostics = [key for key in critic_keys if key not in losses]
         self.out_keys = [f"loss_{name}" for name in objective.terms]
-        if self.has_critic:
+        if self.is_weighted:
             weights = ["weight_mean", "positive_share", "clipped_share"]
             batch = [] if self.reduction == "none" else ["weight_max"]
             self.out_keys += [*losses, "advantage", *diagnostics, *weights, *batch]
+        elif self.has_critic:
+            self.out_keys += [*losses, *diagnostics]
 
     @property
     def teacher(self) -> Literal["current", "ema"]:
@@ -326,7 +337,7 @@ class GTPLoss(AdvantageWeightedLoss):
             if "td_error" in diagnostics:
                 written.set(self.tensor_keys.priority, diagnostics["td_error"])
         _, metadata = self.actor_loss(tensordict, diagnostics.get("advantage"))
-        if self.has_critic:
+        if self.is_weighted:
             written.set(self.tensor_keys.weight, metadata["weight_mean"])
         for name in self.objective.terms:
             losses[f"loss_{name}"] = metadata.pop(f"loss_{name}")
@@ -334,7 +345,7 @@ class GTPLoss(AdvantageWeightedLoss):
             weight = metadata["weight_mean"]
             mask = self._validity_mask(tensordict, weight.shape)
             metadata["weight_max"] = (
-                weight if mask is None else torch.where(mask, weight, 1.0)
+                weight if mask is None else torch.where(mask, weight, 0.0)
             ).amax()
         self._clear_param_weakrefs(written)
         return self._output(tensordict, losses, {**diagnostics, **metadata})

@@ -207,6 +207,7 @@ class GTPLossConfig(LossConfig):
     qvalue_network: Any = None
     value_network: Any = None
     critic: Any = None
+    weighting: str = "truncated"
     eta: float = 1.0
     lambda_flow: float = 1.0
     max_weight: float | None = 100.0
