@@ -61,6 +61,7 @@ def make_loss(
     *,
     dropout: float = 0.0,
     keys: dict[str, NestedKey] | None = None,
+    kind: type[GTPLoss] = GTPLoss,
     **options: Any,
 ) -> GTPLoss:
     torch.manual_seed(0)
@@ -81,12 +82,12 @@ def make_loss(
         value = make_value(3, observation_keys=inputs["observation_keys"], **SIZES)
         if "value" in keys:
             value = renamed_output(value, keys["value"])
-    loss = GTPLoss(actor, qvalue, value, **options)
+    loss = kind(actor, qvalue, value, **options)
     loss.set_keys(**{name: key for name, key in keys.items() if name != "observation"})
     return loss
 
 
-def make_shared_loss(mode: str, separate_losses: bool) -> GTPLoss:
+def make_shared_loss(mode: str, separate_losses: bool, *, kind: type[GTPLoss] = GTPLoss) -> GTPLoss:
     """A loss whose networks share an encoder of the observation."""
     torch.manual_seed(0)
     encoder = nn.Linear(3, 8)
@@ -94,9 +95,7 @@ def make_shared_loss(mode: str, separate_losses: bool) -> GTPLoss:
     actor = GTPActor(FlowMap(backbone), Bounded(-1, 1, (2,)), num_steps=2)
     qvalue = ValueOperator(Encoded(encoder, 8 + 2, 1), in_keys=["observation", "action"])
     value = ValueOperator(Encoded(encoder, 8, 1), in_keys=["observation"])
-    return GTPLoss(
-        actor, qvalue, value if mode == "value" else None, separate_losses=separate_losses
-    )
+    return kind(actor, qvalue, value if mode == "value" else None, separate_losses=separate_losses)
 
 
 def make_batch(

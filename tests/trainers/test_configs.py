@@ -28,13 +28,14 @@ from torchrl_gtp import (
     make_qvalue,
     make_value,
 )
-from torchrl_gtp.objectives import LossCritic, make_critic
+from torchrl_gtp.objectives import LossCritic, QGradientLoss, make_critic
 from torchrl_gtp.trainers import (
     CandidateActorConfig,
     CriticConfig,
     GTPActorConfig,
     GTPLossConfig,
     NoiseLevelsConfig,
+    QGradientLossConfig,
     QValueConfig,
     TargetUpdateConfig,
     ValueConfig,
@@ -75,6 +76,7 @@ def plain(value: Any) -> Any:
     ("config", "target", "config_only", "required"),
     [
         (GTPLossConfig, GTPLoss, {"gamma"}, {"actor_network"}),
+        (QGradientLossConfig, QGradientLoss, {"gamma"}, {"actor_network"}),
         (GTPActorConfig, make_gtp_actor, set(), {"observation_dim", "action_spec"}),
         (QValueConfig, make_qvalue, set(), {"observation_dim", "action_dim"}),
         (ValueConfig, make_value, set(), {"observation_dim"}),
@@ -114,6 +116,15 @@ def test_critic_and_rates_from_configs() -> None:
     updater = instantiate(rates)(loss)
     assert loss(batch())["loss_value"].isfinite()
     assert round(updater.tau["critic.loss_module.qvalue_network"].item(), 3) == 0.2
+
+
+def test_q_gradient_loss_from_its_config() -> None:
+    actor = GTPActorConfig(observation_dim=4, action_spec=SPEC, hidden_sizes=[16])
+    qvalue = QValueConfig(observation_dim=4, action_dim=2, hidden_sizes=[16])
+    config = QGradientLossConfig(actor_network=actor, qvalue_network=qvalue, q_weight=0.5)
+    loss = instantiate(config)
+    assert type(loss) is QGradientLoss and loss.q_weight == 0.5
+    assert ConfigStore.instance().load("loss/q_gradient.yaml").node.weighting == "none"
 
 
 def test_loss_from_composed_yaml_takes_a_step(tmp_path: Path) -> None:

@@ -47,7 +47,12 @@ from torchrl_gtp.flow_map.time_sampling import (
     TimeSampler,
 )
 from torchrl_gtp.flow_map.vp_schedule import VPSchedule
-from torchrl_gtp.flow_map.weights import advantage_weight, exponential_weight, masked_std
+from torchrl_gtp.flow_map.weights import (
+    advantage_weight,
+    exponential_weight,
+    masked_mean,
+    masked_std,
+)
 
 __all__ = [
     "AncestralSampler",
@@ -92,6 +97,7 @@ __all__ = [
     "flow_error",
     "gtp_objective",
     "linear_path_times",
+    "masked_mean",
     "masked_std",
     "noise_level",
     "ode_sample",

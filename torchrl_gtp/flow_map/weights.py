@@ -7,7 +7,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["advantage_weight", "exponential_weight", "masked_std"]
+__all__ = ["advantage_weight", "exponential_weight", "masked_mean", "masked_std"]
+
+
+def masked_mean(
+    values: Tensor,
+    mask: Tensor | None = None,
+    importance: Tensor | None = None,
+    *,
+    sum_parts: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Computes the mean over all valid entries, a scalar tensor; 0 if there is none.
+
+    Args:
+        values (Tensor): values of any shape; entries that are masked out may be non-finite.
+        mask (Tensor, optional): as in :func:`masked_std`.
+        importance (Tensor, optional): as in :func:`masked_std`.
+        sum_parts (callable, optional): as in :func:`masked_std`.
+
+    Examples:
+        >>> masked_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
+        tensor(2.)
+    """
+    if mask is None and importance is None and sum_parts is None:
+        return values.mean()
+    weight = torch.ones_like(values) if importance is None else importance
+    if mask is not None:
+        values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
+    sums = torch.stack([weight.sum(), (weight * values).sum()])
+    sums = sums if sum_parts is None else sum_parts(sums)
+    return sums[1] / sums[0].clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def masked_std(

@@ -9,6 +9,7 @@ from torchrl_gtp.objectives.loss_critic import LossCritic
 from torchrl_gtp.objectives.make_critic import make_critic
 from torchrl_gtp.objectives.precomputed_advantage import PrecomputedAdvantage
 from torchrl_gtp.objectives.presets import paper_options
+from torchrl_gtp.objectives.q_gradient import QGradientLoss
 from torchrl_gtp.objectives.target_update import TargetUpdate
 from torchrl_gtp.objectives.truncated_quantile import TruncatedQuantileLoss
 
@@ -20,6 +21,7 @@ __all__ = [
     "LossCritic",
     "PolicyLoss",
     "PrecomputedAdvantage",
+    "QGradientLoss",
     "TargetUpdate",
     "TruncatedQuantileLoss",
     "make_critic",

@@ -244,14 +244,20 @@ class ActorCriticLoss(PolicyLoss):
         return outputs
 
     def _policy_actions(
-        self, tensordict: TensorDictBase, noise: Tensor, smoothing: Tensor | None = None
+        self,
+        tensordict: TensorDictBase,
+        noise: Tensor,
+        smoothing: Tensor | None = None,
+        *,
+        params: TensorDictParams | None = None,
     ) -> Tensor:
-        """Samples the delayed policy M times for each observation.
+        """Samples the policy M times for each observation.
 
         Args:
             tensordict: holds the observations.
             noise: the noise of the samples [..., M, flat_dim].
             smoothing: noise of that shape, added to the actions.
+            params: the policy's parameters; ``None`` for the delayed ones.
 
         Returns:
             Actions [M, ..., *event_shape].
@@ -260,7 +266,8 @@ class ActorCriticLoss(PolicyLoss):
         condition = actor.condition(tensordict)
         condition = condition.expand(noise.shape[0], *condition.shape)
         noise = noise.unflatten(-1, actor.event_shape)
-        with self.target_actor_network_params.to_module(actor, preserve_module_state=False):
+        params = self.target_actor_network_params if params is None else params
+        with params.to_module(actor, preserve_module_state=False):
             action = actor.sample(condition, noise, num_steps=self.policy_num_steps)
             if smoothing is not None:
                 smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)

@@ -121,7 +121,7 @@ class AdvantageWeightedLoss(GuidedLoss):
                 eps=self.advantage_eps,
                 mask=mask,
                 importance=self._sampling_weight(tensordict),
-                sum_parts=_sum_over_processes if self.sync_advantage else None,
+                sum_parts=sum_over_processes if self.sync_advantage else None,
             )
         weight = torch.minimum(unbounded, self.max_weight)
         return weight, {
@@ -132,7 +132,8 @@ class AdvantageWeightedLoss(GuidedLoss):
         }
 
 
-def _sum_over_processes(parts: Tensor) -> Tensor:
+def sum_over_processes(parts: Tensor) -> Tensor:
+    """Adds a tensor over all processes of ``torch.distributed``'s default group, if there is."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return parts
     total = parts.clone()

@@ -44,8 +44,9 @@ class ClippedDoubleQLoss(ActorCriticLoss):
         loss_function ("l2", "l1" or "smooth_l1"): distance of the TD loss. Defaults to ``"l2"``.
         expectile (float): expectile of the value network. Defaults to ``0.9``.
         num_value_samples (int): policy samples M for V(o). Defaults to ``1``.
-        num_backup_samples (int): policy samples at the next observation, of which the TD target
-            takes the best (max-Q backup). Defaults to ``1``.
+        num_backup_samples (int): policy samples M at the next observation for the max-Q backup:
+            of each Q-network the TD target takes the largest value, and of these the minimum
+            (CQL, arXiv 2006.04779, and Diffusion-QL have M = 10). Defaults to ``1``.
         policy_num_steps (int, optional): the number of jumps K of these samples. Defaults to what
             ``actor_network.num_steps`` is at the time of the call.
         policy_noise (float): standard deviation of the noise added to the samples in the TD
@@ -205,7 +206,8 @@ class ClippedDoubleQLoss(ActorCriticLoss):
             return self._state_value(tensordict.get("next")).unsqueeze(-1)
         samples = self._next_samples(tensordict)
         qvalues = self._qvalues(samples, self.target_qvalue_network_params)
-        return self._target_qvalue(tensordict, qvalues).max(0).values.unsqueeze(-1)
+        best = qvalues.amax(1, keepdim=True)
+        return self._target_qvalue(tensordict, best).squeeze(0).unsqueeze(-1)
 
     def _td_target(self, tensordict: TensorDictBase) -> Tensor:
         """Computes the TD target [..., n] for each of the n next values of a sample."""
@@ -242,9 +244,9 @@ class ClippedDoubleQLoss(ActorCriticLoss):
     def qvalue_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the TD loss of all Q-networks (paper, eq. 11), summed over them.
 
-        The next value is ``min_j Q_j(o', a')`` of delayed networks at a sample ``a'`` of the
-        delayed policy, the maximum over ``num_backup_samples`` of them, or ``V(o')`` where there
-        is a value network.
+        The next value is ``min_j max_a' Q_j(o', a')`` of delayed networks over
+        ``num_backup_samples`` samples ``a'`` of the delayed policy, or ``V(o')`` where there is a
+        value network.
 
         Args:
             tensordict (TensorDictBase): a batch of transitions; not modified.

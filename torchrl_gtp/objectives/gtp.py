@@ -339,8 +339,8 @@ class GTPLoss(AdvantageWeightedLoss):
         _, metadata = self.actor_loss(tensordict, diagnostics.get("advantage"))
         if self.is_weighted:
             written.set(self.tensor_keys.weight, metadata["weight_mean"])
-        for name in self.objective.terms:
-            losses[f"loss_{name}"] = metadata.pop(f"loss_{name}")
+        for name in [name for name in metadata if name.startswith("loss_")]:
+            losses[name] = metadata.pop(name)
         if "weight_max" in self.out_keys_source:
             weight = metadata["weight_mean"]
             mask = self._validity_mask(tensordict, weight.shape)

@@ -20,7 +20,7 @@ from torchrl.trainers.algorithms.configs.modules import ActivationConfig
 from torchrl.trainers.algorithms.configs.objectives import LossConfig, TargetNetUpdaterConfig
 
 from torchrl_gtp.modules import CandidateActor, GTPActor, make_gtp_actor, make_qvalue, make_value
-from torchrl_gtp.objectives import Critic, GTPLoss, make_critic
+from torchrl_gtp.objectives import Critic, GTPLoss, QGradientLoss, make_critic
 
 __all__ = [
     "CandidateActorConfig",
@@ -28,6 +28,7 @@ __all__ = [
     "GTPActorConfig",
     "GTPLossConfig",
     "NoiseLevelsConfig",
+    "QGradientLossConfig",
     "QValueConfig",
     "TargetUpdateConfig",
     "ValueConfig",
@@ -243,6 +244,19 @@ class GTPLossConfig(LossConfig):
         super().__post_init__()
 
 
+@dataclass
+class QGradientLossConfig(GTPLossConfig):
+    """Config of :class:`~torchrl_gtp.objectives.QGradientLoss`, ``loss/q_gradient``.
+
+    As :class:`GTPLossConfig`, with two more fields.
+    """
+
+    q_weight: float = 1.0
+    q_normalization: str = "other_critic"
+    weighting: str = "none"
+    _target_: str = f"{_HERE}._make_q_gradient_loss"
+
+
 def register_configs() -> None:
     """Registers the configs in Hydra's ``ConfigStore``, under TorchRL's groups.
 
@@ -255,6 +269,7 @@ def register_configs() -> None:
     """
     store = ConfigStore.instance()
     store.store(group="loss", name="gtp", node=GTPLossConfig)
+    store.store(group="loss", name="q_gradient", node=QGradientLossConfig)
     store.store(group="critic", name="gtp_critic", node=CriticConfig)
     store.store(group="target_net_updater", name="rates", node=TargetUpdateConfig)
     store.store(group="model", name="gtp_actor", node=GTPActorConfig)
@@ -295,13 +310,19 @@ def _make_candidate_actor(
     return CandidateActor(_built(actor), networks, **_with_keys(options))
 
 
-def _make_gtp_loss(*, gamma: float | None = None, **options: Any) -> GTPLoss:
+def _make_q_gradient_loss(**options: Any) -> GTPLoss:
+    return _make_gtp_loss(kind=QGradientLoss, **options)
+
+
+def _make_gtp_loss(
+    *, gamma: float | None = None, kind: type[GTPLoss] = GTPLoss, **options: Any
+) -> GTPLoss:
     for name in ("actor_network", "qvalue_network", "value_network", "denoiser_network"):
         options[name] = _built(options.get(name))
     critic = options.get("critic")
     if isinstance(critic, partial):
         options["critic"] = critic(actor_network=options["actor_network"])
-    loss = GTPLoss(**options)
+    loss = kind(**options)
     if gamma is not None:
         loss.make_value_estimator(gamma=gamma)
     return loss
