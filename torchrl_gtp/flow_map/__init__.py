@@ -11,7 +11,11 @@ from torchrl_gtp.flow_map.linear_path import (
     noise_level,
     path_time,
 )
-from torchrl_gtp.flow_map.noise_levels import NoiseLevels, doubling_curriculum
+from torchrl_gtp.flow_map.noise_levels import (
+    NoiseLevels,
+    doubling_curriculum,
+    square_root_curriculum,
+)
 from torchrl_gtp.flow_map.objectives import (
     Consistency,
     Denoising,
@@ -29,6 +33,7 @@ from torchrl_gtp.flow_map.preconditioning import (
     edm_preconditioning,
     edm_time_weight,
 )
+from torchrl_gtp.flow_map.restarted_times import RestartedTimes
 from torchrl_gtp.flow_map.samplers import JumpSampler, OdeSampler, Sampler
 from torchrl_gtp.flow_map.sampling import (
     ancestral_sample,
@@ -74,6 +79,7 @@ __all__ = [
     "OdeSampler",
     "PairedLogNormalTimes",
     "Preconditioning",
+    "RestartedTimes",
     "Sampler",
     "Shortcut",
     "StartSampler",
@@ -104,4 +110,5 @@ __all__ = [
     "path_time",
     "robust_weight",
     "solve_ode",
+    "square_root_curriculum",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["NoiseLevels", "doubling_curriculum"]
+__all__ = ["NoiseLevels", "doubling_curriculum", "square_root_curriculum"]
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,35 @@ def doubling_curriculum(progress: Tensor, first: int = 10, last: int = 1280) -> 
     doublings = _doublings(first, last)
     stage = (progress * (doublings + 1)).floor().clamp(0, doublings)
     return first * torch.exp2(stage) + 1
+
+
+def square_root_curriculum(progress: Tensor, first: int = 1, last: int = 149) -> Tensor:
+    """Computes the number of grid nodes of the first consistency models, which grows as a root.
+
+    ``N(k) = ceil(sqrt(k / K (N_1^2 - N_0^2) + N_0^2))`` for update ``k`` of ``K``, from
+    ``N_0 = first + 1`` to ``N_1 = last + 1`` nodes (arXiv 2303.01469, appendix C, as Consistency-AC
+    has it in its published code, from 2 to 150 nodes).
+
+    Args:
+        progress (Tensor): share of training done, in [0, 1] (values outside are clamped).
+        first (int): number of intervals at the start. Defaults to ``1``.
+        last (int): number of intervals at the end, at least ``first``. Defaults to ``149``.
+
+    Returns:
+        Tensor: the number of nodes, of the shape, dtype and device of ``progress``.
+
+    Raises:
+        ValueError: unless ``1 <= first <= last``.
+
+    Examples:
+        >>> import torch
+        >>> square_root_curriculum(torch.tensor([0.0, 0.25, 1.0]))
+        tensor([  2.,  76., 150.])
+    """
+    if not 1 <= first <= last:
+        raise ValueError(f"1 <= first <= last is needed, got first={first} and last={last}.")
+    start, end = (first + 1) ** 2, (last + 1) ** 2
+    return (progress.clamp(0, 1) * (end - start) + start).sqrt().ceil()
 
 
 def _doublings(first: int, last: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,12 +76,34 @@ class AncestralSampler:
 class ConsistencySampler:
     """Multistep consistency sampling: jump to the data, noise it again, K times.
 
-    This is algorithm 1 of arXiv 2303.01469 on Karras levels; K evaluations.
+    This is algorithm 1 of arXiv 2303.01469; K evaluations.
+
+    Args:
+        levels (sequence of float, optional): the K noise levels, decreasing. Consistency-AC (arXiv
+            2309.16984) has ``(80.0, 2.0)``. K is then their number. Defaults to ``None``: Karras
+            levels for any K.
+
+    Raises:
+        ValueError: unless the levels are finite, positive and decreasing.
 
     Examples:
         >>> ConsistencySampler().evaluations(2)
         2
     """
+
+    levels: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the levels, and makes them a tuple, as which they compare and hash."""
+        if self.levels is None:
+            return
+        levels = tuple(float(level) for level in self.levels)
+        falling = all(upper > lower for upper, lower in itertools.pairwise((*levels, 0.0)))
+        if not levels or not falling or levels[0] == float("inf"):
+            raise ValueError(
+                f"levels must be finite, positive and decreasing noise levels, got {levels}."
+            )
+        object.__setattr__(self, "levels", levels)
 
     def evaluations(self, num_steps: int) -> int:
         """Returns K."""
@@ -97,7 +121,23 @@ class ConsistencySampler:
         bounds: tuple[Tensor, Tensor] | None = None,
         stochastic: bool = True,
     ) -> Tensor:
-        """Takes noise to data; see :class:`Sampler`."""
-        times = sampling_times("karras", flow_map.noise_levels, num_steps, start_level, noise)
+        """Takes noise to data; see :class:`Sampler`.
+
+        Raises:
+            ValueError: with ``levels``, for another number of steps, or for a warm start.
+        """
+        if self.levels is None:
+            times = sampling_times("karras", flow_map.noise_levels, num_steps, start_level, noise)
+        else:
+            if num_steps != len(self.levels):
+                raise ValueError(
+                    f"num_steps must be {len(self.levels)}, the number of levels={self.levels}; "
+                    f"got {num_steps}. Set actor.num_steps (in a loss policy_num_steps), or leave "
+                    "out levels."
+                )
+            if start_level is not None:
+                raise ValueError("A ConsistencySampler with levels has no warm start: leave them.")
+            # Filled on the device: a copy from the host could not be captured in a graph.
+            times = torch.stack([noise.new_full((), level) for level in (*self.levels, 0.0)])
         draw = torch.randn_like if stochastic else torch.zeros_like
         return consistency_sample(flow_map, noise, condition, times, start, draw=draw)

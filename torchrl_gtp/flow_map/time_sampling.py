@@ -9,7 +9,11 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torchrl_gtp.flow_map.noise_levels import NoiseLevels, _doublings, doubling_curriculum
+from torchrl_gtp.flow_map.noise_levels import (
+    NoiseLevels,
+    doubling_curriculum,
+    square_root_curriculum,
+)
 
 __all__ = [
     "FlowMapTimes",
@@ -65,7 +69,7 @@ class TimeSampler(StartSampler, Protocol):
 
 @dataclass(frozen=True)
 class KarrasGridTimes:
-    """Neighbouring nodes of a Karras grid that doubles over training: the paper's setting.
+    """Neighbouring nodes of a Karras grid that grows over training: the paper's setting.
 
     ``t`` is a uniformly drawn node of the grid with ``N(k)`` nodes, ``u`` its neighbour towards
     the data, and ``s`` a uniformly drawn node beyond ``u``, the data (``s = 0``) included. With
@@ -74,17 +78,22 @@ class KarrasGridTimes:
 
     Args:
         first (int): intervals at the start of training. Defaults to ``10``.
-        last (int): intervals at the end of training, ``first`` times a power of two. Defaults to
-            ``1280``.
+        last (int): intervals at the end of training; ``first`` times a power of two where they
+            double. Defaults to ``1280``.
         log_normal (pair of float, optional): mean and standard deviation of the noise level's
             logarithm; ``t`` is then the upper end of the interval of the grid in which a
             log-normal level falls. Defaults to ``None``: all nodes alike.
         end ("uniform" or "data"): where ``s`` falls: on a node beyond ``u``, or always at 0 (a
             consistency model). Defaults to ``"uniform"``.
+        growth ("doubling" or "square_root"): how the number of intervals grows; see
+            :func:`~torchrl_gtp.flow_map.doubling_curriculum` and
+            :func:`~torchrl_gtp.flow_map.square_root_curriculum`. Consistency-AC (arXiv 2309.16984)
+            has ``KarrasGridTimes(1, 149, end="data", growth="square_root")``. Defaults to
+            ``"doubling"``.
 
     Raises:
-        ValueError: if ``last / first`` is not a power of two, or for options outside the ranges
-            above.
+        ValueError: if ``last / first`` is not a power of two where the intervals double, or for
+            options outside the ranges above.
 
     Examples:
         >>> times = KarrasGridTimes()(torch.rand(8, 2), torch.tensor(0.0), NoiseLevels())
@@ -96,10 +105,13 @@ class KarrasGridTimes:
     last: int = 1280
     log_normal: tuple[float, float] | None = None
     end: Literal["uniform", "data"] = "uniform"
+    growth: Literal["doubling", "square_root"] = "doubling"
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _doublings(self.first, self.last)
+        if self.growth not in ("doubling", "square_root"):
+            raise ValueError(f"growth must be 'doubling' or 'square_root', got {self.growth!r}.")
+        self._num_nodes(torch.zeros(()), torch.zeros(()))
         if self.log_normal is not None:
             mean, std = self.log_normal
             if not (math.isfinite(mean) and 0.0 < std < math.inf):
@@ -136,7 +148,9 @@ class KarrasGridTimes:
         return noise_levels.at(node / (num_nodes - 1))
 
     def _num_nodes(self, uniform: Tensor, progress: Tensor) -> Tensor:
-        return doubling_curriculum(progress, self.first, self.last).to(uniform.dtype)
+        doubling = self.growth == "doubling"
+        curriculum = doubling_curriculum if doubling else square_root_curriculum
+        return curriculum(progress, self.first, self.last).to(uniform.dtype)
 
     def _start_node(self, uniform: Tensor, num_nodes: Tensor, noise_levels: NoiseLevels) -> Tensor:
         position = uniform
