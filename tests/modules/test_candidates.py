@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.data import Bounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import ValueOperator
 from torchrl.objectives import SoftUpdate
 
-from torchrl_gtp import CandidateActor, GTPLoss, make_gtp_actor, make_qvalue
+from torchrl_gtp import CandidateActor, GTPLoss, make_gtp_actor, make_qvalue, make_value
+from torchrl_gtp.objectives import ClippedDoubleQLoss
 
 SIZES = {"hidden_sizes": (16,)}
 
@@ -61,6 +63,72 @@ def test_softmax_probabilities(actor, monkeypatch):
     assert (action[:, 0] > 0).float().mean() == pytest.approx(0.75, abs=0.01)
 
 
+def constant_value(level):
+    network = TensorDictModule(
+        lambda observation: torch.full_like(observation[..., :1], level),
+        in_keys=["observation"],
+        out_keys=["state_value"],
+    )
+    return network
+
+
+@pytest.mark.parametrize("expectile", [0.7, 0.9])
+def test_implicit_policy_of_idql(actor, monkeypatch, expectile):
+    """Weight tau where Q > V, 1 - tau elsewhere: two candidates above V, two not."""
+    first = torch.tensor([-1.0, -0.5, 0.5, 1.0])
+    candidates = torch.stack([first, torch.zeros(4)], -1).unsqueeze(1)
+    monkeypatch.setattr(actor, "sample", lambda condition: candidates.expand(4, 20_000, 2))
+    policy = CandidateActor(
+        actor,
+        [qvalue(lambda a: a[..., :1]), qvalue(lambda a: a[..., :1] + 3.0)],
+        num_candidates=4,
+        selection="expectile",
+        value_network=constant_value(-0.5),
+        expectile=expectile,
+    )
+    torch.manual_seed(0)
+    action = policy(TensorDict({"observation": torch.randn(20_000, 3)}, [20_000]))["action"]
+    # Equal to V is not above it: weights 1 - tau, 1 - tau, tau, tau.
+    weight = torch.tensor([1 - expectile, 1 - expectile, expectile, expectile])
+    shares = [(action[:, 0] == value).float().mean().item() for value in first]
+    assert shares == pytest.approx((weight / weight.sum()).tolist(), abs=0.012)
+
+
+def test_greedy_selection_is_the_largest_of_the_smaller_values(actor):
+    nets = [qvalue(lambda a: a[..., :1]), qvalue(lambda a: -a[..., :1])]
+    observation = torch.randn(20, 3)
+    chosen = []
+    for options in ({"selection": "greedy"}, {"temperature": 0.0}):
+        torch.manual_seed(3)
+        policy = CandidateActor(actor, nets, num_candidates=16, **options)
+        chosen.append(policy(TensorDict({"observation": observation}, [20]))["action"])
+    torch.manual_seed(3)
+    candidates = actor.sample(observation.expand(16, 20, 3))
+    best = (-candidates[..., 0].abs()).argmax(0)
+    torch.testing.assert_close(chosen[0], candidates[best, torch.arange(20)])
+    assert torch.equal(*chosen)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_implicit_policy_of_a_loss_follows_its_value_network(inside):
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES)
+    networks = make_qvalue(3, 2, **SIZES), make_value(3, **SIZES)
+    if inside:
+        loss = GTPLoss(actor, critic=ClippedDoubleQLoss(actor, *networks, expectile=0.7))
+    else:
+        loss = GTPLoss(actor, *networks, expectile=0.7)
+    policy = loss.candidate_actor(8, selection="expectile")
+    assert policy.expectile == 0.7 and policy.selection == "expectile"
+    critic = loss.critic if inside else loss
+    with torch.no_grad():
+        critic.value_network_params["module", "0", "weight"].add_(1.0)
+    expected = critic.value_network_params["module", "0", "weight"].data
+    assert torch.equal(policy.value_network.module[0].weight.data, expected)
+    td = policy(TensorDict({"observation": torch.randn(5, 3)}, [5]))
+    assert td["action"].shape == (5, 2) and set(td.keys()) == {"observation", "action"}
+
+
 def test_deterministic_type_is_the_actors(actor):
     policy = CandidateActor(actor, [make_qvalue(3, 2, **SIZES)])
     td = TensorDict({"observation": torch.randn(4, 3)}, [4])
@@ -103,6 +171,11 @@ def test_other_action_key_and_double_observations():
         ({"num_candidates": 0}, "num_candidates must be at least 1"),
         ({"temperature": -1.0}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
+        ({"selection": "best"}, "selection must be one of"),
+        ({"selection": "greedy", "temperature": 2.0}, "temperature=2.0 .* has no effect"),
+        ({"selection": "expectile"}, "needs a value_network.*value_network=NoneType"),
+        ({"value_network": make_value(3, **SIZES)}, "no other selection reads one"),
+        ({"expectile": 1.0}, "expectile must lie strictly between 0 and 1"),
     ],
 )
 def test_bad_options(actor, options, message):
@@ -112,3 +185,5 @@ def test_bad_options(actor, options, message):
         CandidateActor(actor, [])
     with pytest.raises(ValueError, match="no qvalue_network"):
         GTPLoss(actor).candidate_actor()
+    with pytest.raises(ValueError, match="needs a value_network"):
+        GTPLoss(actor, make_qvalue(3, 2, **SIZES)).candidate_actor(selection="expectile")

@@ -11,6 +11,7 @@ from torchrl_gtp.flow_map.linear_path import (
     noise_level,
     path_time,
 )
+from torchrl_gtp.flow_map.ln_resnet import LNResNetBackbone
 from torchrl_gtp.flow_map.noise_levels import (
     NoiseLevels,
     doubling_curriculum,
@@ -70,6 +71,7 @@ __all__ = [
     "FlowMapTimes",
     "JumpSampler",
     "KarrasGridTimes",
+    "LNResNetBackbone",
     "LinearPathTimes",
     "LogNormalTimes",
     "MLPBackbone",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 from torchrl.data import Composite, TensorSpec
 from torchrl.modules import MLP, ValueOperator
 
-from torchrl_gtp.flow_map import FlowMap, MLPBackbone, NoiseLevels
+from torchrl_gtp.flow_map import FlowMap, LNResNetBackbone, MLPBackbone, NoiseLevels
 from torchrl_gtp.flow_map.named_samplers import SamplerName
 from torchrl_gtp.flow_map.samplers import Sampler
 from torchrl_gtp.keys import checked_keys
@@ -33,11 +33,13 @@ def make_gtp_actor(
     chunk_length: int | None = None,
     sigma_data: float | Tensor = 0.5,
     noise_levels: NoiseLevels | None = None,
+    backbone: Literal["mlp", "ln_resnet"] = "mlp",
     hidden_sizes: Sequence[int] = (256, 256, 256),
     activation: type[nn.Module] = nn.Mish,
+    dropout: float = 0.0,
     time_embedding_dim: int = 16,
 ) -> GTPActor:
-    """Builds a :class:`GTPActor` over the default MLP backbone.
+    """Builds a :class:`GTPActor` over one of the library's backbones.
 
     Args:
         observation_dim (int): summed size of the observation entries.
@@ -57,13 +59,22 @@ def make_gtp_actor(
             Defaults to ``0.5``.
         noise_levels (NoiseLevels, optional): the range of noise levels. Defaults to
             ``NoiseLevels()``.
-        hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
-            ``(256, 256, 256)``.
+        backbone ("mlp" or "ln_resnet"): the network,
+            :class:`~torchrl_gtp.flow_map.MLPBackbone` or the residual one of IDQL,
+            :class:`~torchrl_gtp.flow_map.LNResNetBackbone`. For another one build the
+            :class:`GTPActor` on a :class:`~torchrl_gtp.FlowMap` of it. Defaults to ``"mlp"``.
+        hidden_sizes (sequence of int): widths of the hidden layers, or of the residual blocks,
+            which are all equal. Defaults to ``(256, 256, 256)``.
         activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+        dropout (float): dropout in the residual blocks, in [0, 1). Defaults to ``0.0``.
         time_embedding_dim (int): size of each time embedding. Defaults to ``16``.
 
     Returns:
         GTPActor: the actor.
+
+    Raises:
+        ValueError: for another ``backbone``, for ``dropout`` with ``"mlp"``, which has none, or
+            for ``"ln_resnet"`` with widths that differ.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -75,15 +86,17 @@ def make_gtp_actor(
     length = checked_chunk_length(chunk_length) or 1
     if isinstance(sigma_data, Tensor) and sigma_data.numel() == low.numel() > 1:
         sigma_data = sigma_data.reshape(-1).repeat(length)
-    backbone = MLPBackbone(
+    network = _backbone(
+        backbone,
+        hidden_sizes,
+        dropout,
         action_dim=length * low.numel(),
         condition_dim=observation_dim,
-        hidden_sizes=hidden_sizes,
         activation=activation,
         time_embedding_dim=time_embedding_dim,
     )
     return GTPActor(
-        FlowMap(backbone, sigma_data=sigma_data, noise_levels=noise_levels),
+        FlowMap(network, sigma_data=sigma_data, noise_levels=noise_levels),
         low=low,
         high=high,
         observation_keys=observation_keys,
@@ -238,6 +251,28 @@ def make_actor_critic(
     names = ("hidden_sizes", "activation", "chunk_length")
     shared = {name: actor_options[name] for name in names if name in actor_options}
     return actor, make_qvalue(observation_dim, actor.action_dim, **keys, **shared)
+
+
+def _backbone(
+    name: str, hidden_sizes: Sequence[int], dropout: float, **options: Any
+) -> MLPBackbone:
+    if name == "mlp":
+        if dropout:
+            raise ValueError(
+                f"dropout={dropout} has no effect with backbone='mlp': take 'ln_resnet', or leave "
+                "dropout at 0."
+            )
+        return MLPBackbone(hidden_sizes=hidden_sizes, **options)
+    if name != "ln_resnet":
+        raise ValueError(f"backbone must be 'mlp' or 'ln_resnet', got {name!r}.")
+    if len(set(hidden_sizes)) != 1:
+        raise ValueError(
+            "backbone='ln_resnet' has residual blocks of one width: hidden_sizes must hold the "
+            f"same number once for each block, got {tuple(hidden_sizes)}."
+        )
+    return LNResNetBackbone(
+        hidden_dim=hidden_sizes[0], num_blocks=len(hidden_sizes), dropout=dropout, **options
+    )
 
 
 class _ChunkMLP(MLP):

@@ -14,6 +14,7 @@ from torchrl.objectives.utils import ValueEstimators, _vmap_func, dispatch_value
 from torchrl.objectives.value import ValueEstimatorBase
 
 from torchrl_gtp.modules import CandidateActor, GTPActor
+from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.modules.sharing import share_parameters
 from torchrl_gtp.objectives.base import PolicyLoss
 
@@ -35,6 +36,7 @@ class ActorCriticLoss(PolicyLoss):
     value_network: TensorDictModule
     value_network_params: TensorDictParams
     target_value_network_params: TensorDictParams
+    expectile: float
 
     default_value_estimator = ValueEstimators.TD0
     SUPPORTED_VALUE_ESTIMATORS = (
@@ -115,19 +117,26 @@ class ActorCriticLoss(PolicyLoss):
             keys += self.value_network.in_keys
         return list(dict.fromkeys(keys))
 
-    def candidate_actor(self, num_candidates: int = 50, temperature: float = 1.0) -> CandidateActor:
+    def candidate_actor(
+        self,
+        num_candidates: int = 50,
+        temperature: float = 1.0,
+        selection: Selection = "softmax",
+    ) -> CandidateActor:
         """Returns :meth:`target_actor` choosing among candidates by the delayed Q-networks.
 
         Args:
             num_candidates (int): candidates for each observation. Defaults to ``50``.
             temperature (float): temperature of the softmax over their Q-values; 0 keeps the
                 best. Defaults to ``1.0``.
+            selection ("softmax", "greedy" or "expectile"): how one is chosen; the last needs the
+                value network of the loss and takes its expectile. Defaults to ``"softmax"``.
 
         Returns:
             CandidateActor: a policy that shares its tensors with the loss.
 
         Raises:
-            ValueError: for a loss without a critic.
+            ValueError: for a loss without a critic, or without what the selection needs.
         """
         if not self.has_qvalue_network:
             raise ValueError("This loss has no qvalue_network to choose candidates by.")
@@ -135,14 +144,22 @@ class ActorCriticLoss(PolicyLoss):
         for params in self.target_qvalue_network_params.unbind(0):
             networks.append(deepcopy(self.qvalue_network))
             share_parameters(networks[-1], params)
+        options: dict[str, Any] = {}
+        if selection == "expectile" and self.has_value_network:
+            options["value_network"] = deepcopy(self.value_network)
+            share_parameters(options["value_network"], self.value_network_params)
+            options["expectile"] = self.expectile
+            options["state_value_key"] = self.tensor_keys.value
         return CandidateActor(
             self.target_actor(),
             networks,
             num_candidates=num_candidates,
             temperature=temperature,
+            selection=selection,
             state_action_value_key=self.tensor_keys.state_action_value,
             qvalue_action_key=self.tensor_keys.action,
-        )
+            **options,
+        ).eval()
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         if self._value_estimator is not None:
@@ -267,11 +284,17 @@ class ActorCriticLoss(PolicyLoss):
         condition = condition.expand(noise.shape[0], *condition.shape)
         noise = noise.unflatten(-1, actor.event_shape)
         params = self.target_actor_network_params if params is None else params
-        with params.to_module(actor, preserve_module_state=False):
-            action = actor.sample(condition, noise, num_steps=self.policy_num_steps)
-            if smoothing is not None:
-                smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
-                action = (action + smoothing).clamp(actor.low, actor.high)
+        training = actor.training
+        # As the policy acts: without dropout, which only the terms that it is trained by have.
+        actor.eval()
+        try:
+            with params.to_module(actor, preserve_module_state=False):
+                action = actor.sample(condition, noise, num_steps=self.policy_num_steps)
+                if smoothing is not None:
+                    smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
+                    action = (action + smoothing).clamp(actor.low, actor.high)
+        finally:
+            actor.train(training)
         return action
 
     def _with_actions(self, tensordict: TensorDictBase, action: Tensor) -> TensorDict:

@@ -132,12 +132,13 @@ class PolicyLoss(SharedLayersLoss):
         """Returns an actor with the delayed (EMA) parameters, which is what one evaluates.
 
         Its parameters share their memory with the loss, so that it follows every step of the
-        target updater; they need no gradient. Its number of jumps is its own. Ask again after
-        the loss was moved to another device or dtype.
+        target updater; they need no gradient. Its number of jumps is its own, and it is in
+        evaluation mode, without dropout. Ask again after the loss was moved to another device or
+        dtype.
         """
         actor = self.get_stateful_net("actor_network")
         share_parameters(actor, self.target_actor_network_params)
-        return actor
+        return actor.eval()
 
     def _checked(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> TensorDictBase:
         """Checks that the entries are there and fit, and blanks those that a mask excludes."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
 from torchrl_gtp.modules import CandidateActor, GTPActor
+from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives.actor_critic import ActorCriticLoss
 from torchrl_gtp.objectives.base import PolicyLoss
 from torchrl_gtp.objectives.critic_protocol import Critic, check_critic, check_own_options
@@ -162,25 +163,32 @@ class GuidedLoss(ClippedDoubleQLoss):
         leading = self._leading(tensordict)
         return advantage.squeeze(-1) if advantage.shape == (*leading, 1) else advantage
 
-    def candidate_actor(self, num_candidates: int = 50, temperature: float = 1.0) -> CandidateActor:
+    def candidate_actor(
+        self,
+        num_candidates: int = 50,
+        temperature: float = 1.0,
+        selection: Selection = "softmax",
+    ) -> CandidateActor:
         """Returns the delayed policy choosing among candidates by the critic's Q-networks.
 
         Args:
             num_candidates (int): candidates for each observation. Defaults to ``50``.
             temperature (float): temperature of the softmax over their Q-values; 0 keeps the
                 best. Defaults to ``1.0``.
+            selection ("softmax", "greedy" or "expectile"): how one is chosen; see
+                :class:`~torchrl_gtp.CandidateActor`. Defaults to ``"softmax"``.
 
         Raises:
             ValueError: if there are no Q-networks of this library to choose by.
         """
         if self.critic is None:
-            return super().candidate_actor(num_candidates, temperature)
+            return super().candidate_actor(num_candidates, temperature, selection)
         if not isinstance(self.critic, ClippedDoubleQLoss):
             raise ValueError(
                 f"The critic, a {type(self.critic).__name__}, has no Q-networks of this library to "
                 "choose candidates by: make a CandidateActor of your own."
             )
-        return self.critic.candidate_actor(num_candidates, temperature)
+        return self.critic.candidate_actor(num_candidates, temperature, selection)
 
     def _for_critic(self, tensordict: TensorDictBase) -> TensorDictBase:
         """A shallow copy, because critics may write, with the batch size, which some ask for."""

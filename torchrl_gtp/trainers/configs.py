@@ -82,8 +82,10 @@ class GTPActorConfig(ConfigBase):
     chunk_length: int | None = None
     sigma_data: Any = 0.5
     noise_levels: Any = None
+    backbone: str = "mlp"
     hidden_sizes: Any = field(default_factory=_hidden_sizes)
     activation: Any = field(default_factory=_mish)
+    dropout: float = 0.0
     time_embedding_dim: int = 16
     _target_: str = f"{_HERE}._make_actor"
     _partial_: bool = False
@@ -137,7 +139,11 @@ class CandidateActorConfig(ConfigBase):
     qvalue_networks: Any = MISSING
     num_candidates: int = 50
     temperature: float = 1.0
+    selection: str = "softmax"
+    value_network: Any = None
+    expectile: float = 0.9
     state_action_value_key: Any = "state_action_value"
+    state_value_key: Any = "state_value"
     qvalue_action_key: Any = None
     _target_: str = f"{_HERE}._make_candidate_actor"
     _partial_: bool = False
@@ -281,7 +287,8 @@ def register_configs() -> None:
 
 def _with_keys(options: dict[str, Any]) -> dict[str, Any]:
     """Turns lists of strings into nested keys, and config lists into lists."""
-    for name in ("action_key", "noise_key", "state_action_value_key", "qvalue_action_key"):
+    names = ("action_key", "noise_key", "qvalue_action_key")
+    for name in (*names, "state_action_value_key", "state_value_key"):
         if name in options:
             options[name] = _normalize_hydra_key(options[name])
     if "observation_keys" in options:
@@ -307,6 +314,7 @@ def _make_candidate_actor(
     **options: Any,
 ) -> CandidateActor:
     networks = [_built(network) for network in qvalue_networks]
+    options["value_network"] = _built(options.get("value_network"))
     return CandidateActor(_built(actor), networks, **_with_keys(options))
 
 
