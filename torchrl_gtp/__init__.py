@@ -2,6 +2,7 @@
 
 from torchrl_gtp.flow_map import FlowMap, NoiseLevels
 from torchrl_gtp.modules import (
+    ActionGradient,
     CandidateActor,
     CapturedPolicy,
     GTPActor,
@@ -11,15 +12,17 @@ from torchrl_gtp.modules import (
     make_qvalue,
     make_value,
 )
-from torchrl_gtp.objectives import GTPLoss, TargetUpdate, paper_options
+from torchrl_gtp.objectives import GTPLoss, QGradientLoss, TargetUpdate, paper_options
 
 __all__ = [
+    "ActionGradient",
     "CandidateActor",
     "CapturedPolicy",
     "FlowMap",
     "GTPActor",
     "GTPLoss",
     "NoiseLevels",
+    "QGradientLoss",
     "TargetUpdate",
     "WarmStartActor",
     "make_actor_critic",

@@ -134,6 +134,7 @@ def make_case(mode: str) -> LossCase:
         constants[f"{name}_network"] = ()
     accepted_keys = {
         "action": "action",
+        "policy_action": None,
         "state_action_value": "state_action_value",
         "value": "state_value",
         "reward": "reward",
@@ -152,7 +153,7 @@ def make_case(mode: str) -> LossCase:
         make_batch=partial(make_batch, mode=mode),
         owners=owners,
         accepted_keys=accepted_keys,
-        renamed=("observation", *(name for name in accepted_keys if name != "pad_mask")),
+        renamed=("observation", *(name for name, key in accepted_keys.items() if key is not None)),
         targets={
             "actor_network": "delay_actor",
             **({"qvalue_network": "delay_qvalue"} if critic else {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchrl.data.datasets.utils import register_dataset
 
 from torchrl_gtp.data.chunks import ActionChunks, ChunkTransitions, action_chunks
+from torchrl_gtp.data.entries import copy_entry, write_entry
 from torchrl_gtp.data.environment import make_minari_env
 from torchrl_gtp.data.metadata import MinariMetadata
 from torchrl_gtp.data.minari import MinariReplayBuffer, load_minari
@@ -23,11 +24,13 @@ __all__ = [
     "SumTree",
     "action_chunks",
     "antmaze_reward",
+    "copy_entry",
     "load_minari",
     "make_minari_env",
     "make_point_maze_dataset",
     "normalized_score",
     "reference_scores",
+    "write_entry",
 ]
 
 # torchrl.data.datasets.load_dataset("gtp_minari:namespace/name-v0") finds the loader.

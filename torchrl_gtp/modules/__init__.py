@@ -1,5 +1,6 @@
 """TensorDict modules: actors, and the constructors of actors and critics."""
 
+from torchrl_gtp.modules.action_gradient import ActionGradient
 from torchrl_gtp.modules.actor import GTPActor
 from torchrl_gtp.modules.candidates import CandidateActor
 from torchrl_gtp.modules.captured import CapturedPolicy
@@ -12,6 +13,7 @@ from torchrl_gtp.modules.factories import (
 from torchrl_gtp.modules.warm_start import WarmStartActor
 
 __all__ = [
+    "ActionGradient",
     "CandidateActor",
     "CapturedPolicy",
     "GTPActor",

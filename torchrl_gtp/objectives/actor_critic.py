@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any, Literal
 
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
@@ -13,10 +12,10 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import ValueEstimators, _vmap_func, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
-from torchrl_gtp.modules import CandidateActor, GTPActor
+from torchrl_gtp.modules import ActionGradient, CandidateActor, GTPActor
 from torchrl_gtp.modules.candidates import Selection
-from torchrl_gtp.modules.sharing import share_parameters
 from torchrl_gtp.objectives.base import PolicyLoss
+from torchrl_gtp.objectives.derived import make_action_gradient, make_candidate_actor
 
 __all__ = ["ActorCriticLoss"]
 
@@ -36,7 +35,6 @@ class ActorCriticLoss(PolicyLoss):
     value_network: TensorDictModule
     value_network_params: TensorDictParams
     target_value_network_params: TensorDictParams
-    expectile: float
 
     default_value_estimator = ValueEstimators.TD0
     SUPPORTED_VALUE_ESTIMATORS = (
@@ -104,7 +102,8 @@ class ActorCriticLoss(PolicyLoss):
             super()._set_in_keys()
             return
         entries = (self.tensor_keys.reward, self.tensor_keys.done, self.tensor_keys.terminated)
-        unread = (self.tensor_keys.action, self.tensor_keys.pad_mask)
+        keys = self.tensor_keys
+        unread = (keys.action, keys.policy_action, keys.pad_mask)
         observations = [key for key in self._critic_keys if key not in unread]
         following = [_next(key) for key in (*observations, *entries)]
         self._in_keys = [*self._critic_keys, *following]
@@ -138,28 +137,23 @@ class ActorCriticLoss(PolicyLoss):
         Raises:
             ValueError: for a loss without a critic, or without what the selection needs.
         """
-        if not self.has_qvalue_network:
-            raise ValueError("This loss has no qvalue_network to choose candidates by.")
-        networks = []
-        for params in self.target_qvalue_network_params.unbind(0):
-            networks.append(deepcopy(self.qvalue_network))
-            share_parameters(networks[-1], params)
-        options: dict[str, Any] = {}
-        if selection == "expectile" and self.has_value_network:
-            options["value_network"] = deepcopy(self.value_network)
-            share_parameters(options["value_network"], self.value_network_params)
-            options["expectile"] = self.expectile
-            options["state_value_key"] = self.tensor_keys.value
-        return CandidateActor(
-            self.target_actor(),
-            networks,
-            num_candidates=num_candidates,
-            temperature=temperature,
-            selection=selection,
-            state_action_value_key=self.tensor_keys.state_action_value,
-            qvalue_action_key=self.tensor_keys.action,
-            **options,
-        ).eval()
+        return make_candidate_actor(self, num_candidates, temperature, selection)
+
+    def action_gradient(self, **options: Any) -> ActionGradient:
+        """Returns what moves actions uphill in Q, on the current Q-networks.
+
+        Args:
+            **options: arguments of :class:`~torchrl_gtp.ActionGradient`, but for its networks, its
+                bounds and what the networks read and write.
+
+        Returns:
+            ActionGradient: a module that shares its tensors with the loss. It follows the training;
+            ask again after the loss was moved to another device or dtype.
+
+        Raises:
+            ValueError: for a loss without a critic, or as the class.
+        """
+        return make_action_gradient(self, **options)
 
     def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
         if self._value_estimator is not None:

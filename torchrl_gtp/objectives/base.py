@@ -34,6 +34,9 @@ class PolicyLoss(SharedLayersLoss):
 
         Attributes:
             action (NestedKey): the action in the data. Defaults to ``"action"``.
+            policy_action (NestedKey, optional): the action that the policy's terms are fitted to,
+                where it is not the one that critics and advantages are about: improved actions,
+                as of :class:`~torchrl_gtp.ActionGradient`. Defaults to ``None``: ``action``.
             state_action_value (NestedKey): what the Q-network writes. Defaults to
                 ``"state_action_value"``.
             value (NestedKey): what the value network writes. Defaults to ``"state_value"``.
@@ -60,6 +63,7 @@ class PolicyLoss(SharedLayersLoss):
         """
 
         action: NestedKey = "action"
+        policy_action: NestedKey | None = None
         state_action_value: NestedKey = "state_action_value"
         value: NestedKey = "state_value"
         reward: NestedKey = "reward"
@@ -85,9 +89,9 @@ class PolicyLoss(SharedLayersLoss):
     @property
     def _policy_keys(self) -> list[NestedKey]:
         """The entries that the policy's losses read."""
+        optional = (self.tensor_keys.policy_action, self.tensor_keys.pad_mask)
         keys = [*self.actor_network.in_keys, self.tensor_keys.action]
-        if self.tensor_keys.pad_mask is not None:
-            keys.append(self.tensor_keys.pad_mask)
+        keys += [key for key in optional if key is not None]
         return list(dict.fromkeys(keys))
 
     @property
@@ -241,8 +245,16 @@ class PolicyLoss(SharedLayersLoss):
         return shape[: len(shape) - len(self.actor_network.event_shape)]
 
     def _action(self, tensordict: TensorDictBase) -> Tensor:
-        """The actions as the flow map takes them: vectors, of chunks the concatenated actions."""
-        action = tensordict.get(self.tensor_keys.action).to(self._dtype)
+        """The actions that the policy is fitted to, as vectors, of chunks concatenated."""
+        key = self.tensor_keys.policy_action
+        action = tensordict.get(self.tensor_keys.action if key is None else key)
+        expected = tensordict.get(self.tensor_keys.action).shape
+        if action.shape != expected:
+            raise ValueError(
+                f"The entry {key!r} (policy_action) has the shape {tuple(action.shape)}, but the "
+                f"actions {self.tensor_keys.action!r} have {tuple(expected)}: they must agree."
+            )
+        action = action.to(self._dtype)
         action = action.flatten(-len(self.actor_network.event_shape))
         unpadded = self._unpadded(tensordict)
         # Padding may be NaN, which would spread through the network to the actions that count.

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
-from torchrl_gtp.modules import CandidateActor, GTPActor
+from torchrl_gtp.modules import ActionGradient, CandidateActor, GTPActor
 from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives.actor_critic import ActorCriticLoss
 from torchrl_gtp.objectives.base import PolicyLoss
@@ -189,6 +189,21 @@ class GuidedLoss(ClippedDoubleQLoss):
                 "choose candidates by: make a CandidateActor of your own."
             )
         return self.critic.candidate_actor(num_candidates, temperature, selection)
+
+    def action_gradient(self, **options: Any) -> ActionGradient:
+        """Returns what moves actions uphill in the critic's Q; see the base class.
+
+        Raises:
+            ValueError: if there are no Q-networks of this library.
+        """
+        if self.critic is None:
+            return super().action_gradient(**options)
+        if not isinstance(self.critic, ClippedDoubleQLoss):
+            raise ValueError(
+                f"The critic, a {type(self.critic).__name__}, has no Q-networks of this library to "
+                "follow: make an ActionGradient of your own."
+            )
+        return self.critic.action_gradient(**options)
 
     def _for_critic(self, tensordict: TensorDictBase) -> TensorDictBase:
         """A shallow copy, because critics may write, with the batch size, which some ask for."""
