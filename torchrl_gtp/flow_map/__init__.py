@@ -1,9 +1,12 @@
 """Flow maps as pure tensor mathematics: no tensordict, no reinforcement learning."""
 
+from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
 from torchrl_gtp.flow_map.backbone import MLPBackbone, TimeEmbedding
 from torchrl_gtp.flow_map.errors import consistency_error, flow_error, robust_weight
 from torchrl_gtp.flow_map.family import FamilyMember, family
+from torchrl_gtp.flow_map.fit_times import energy_score, fit_times
 from torchrl_gtp.flow_map.flow_map import FlowMap
+from torchrl_gtp.flow_map.jump_error import jump_error
 from torchrl_gtp.flow_map.linear_path import (
     DyadicTimes,
     LinearPathTimes,
@@ -61,6 +64,7 @@ from torchrl_gtp.flow_map.weights import (
 )
 
 __all__ = [
+    "AdaptiveSampler",
     "AncestralSampler",
     "Consistency",
     "ConsistencySampler",
@@ -99,11 +103,14 @@ __all__ = [
     "doubling_curriculum",
     "edm_preconditioning",
     "edm_time_weight",
+    "energy_score",
     "exponential_weight",
     "family",
     "few_step_sample",
+    "fit_times",
     "flow_error",
     "gtp_objective",
+    "jump_error",
     "linear_path_times",
     "masked_mean",
     "masked_std",

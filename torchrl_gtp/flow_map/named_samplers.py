@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
 from torchrl_gtp.flow_map.samplers import JumpSampler, OdeSampler, Sampler
 from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 
 __all__ = ["SamplerName", "as_sampler"]
 
-SamplerName = Literal["jumps", "euler", "heun", "ddpm", "consistency"]
+SamplerName = Literal["jumps", "adaptive", "euler", "heun", "ddpm", "consistency"]
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "jumps": JumpSampler,
+    "adaptive": AdaptiveSampler,
     "euler": lambda: OdeSampler("euler"),
     "heun": lambda: OdeSampler("heun"),
     "ddpm": AncestralSampler,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 from torchrl_gtp.flow_map.flow_map import FlowMap
@@ -63,9 +67,15 @@ class JumpSampler:
     Args:
         spacing ("karras" or "linear"): the times of the jumps: Karras levels, or equal distances
             on the linear path, as shortcut models and mean flow have. Defaults to ``"karras"``.
+        times (sequence of float, optional): the noise levels ``t_1 > ... > t_{K-1}`` between the
+            ends, for one number of jumps K, as :func:`~torchrl_gtp.flow_map.fit_times` finds them;
+            in the place of a spacing. A warm start from a level below leaves them out. Defaults to
+            ``None``: the times of the spacing.
 
     Raises:
-        ValueError: for another ``spacing``.
+        ValueError: for another ``spacing``; if ``times`` are not positive and strictly decreasing,
+            or given together with a spacing; in a call, if they do not begin below ``sigma_max`` or
+            are for another number of jumps.
 
     Examples:
         >>> import torch
@@ -73,13 +83,21 @@ class JumpSampler:
         >>> flow_map = FlowMap(MLPBackbone(action_dim=2))
         >>> JumpSampler()(flow_map, torch.randn(8, 2), None, num_steps=5).shape
         torch.Size([8, 2])
+        >>> JumpSampler(times=(1.0, 0.2))(flow_map, torch.randn(8, 2), None, num_steps=3).shape
+        torch.Size([8, 2])
     """
 
     spacing: Spacing = "karras"
+    times: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Checks the options."""
         _check_spacing(self.spacing)
+        if self.times is not None:
+            # A config gives a list, which has no hash.
+            times = tuple(float(time) for time in self.times)
+            object.__setattr__(self, "times", times)
+            _check_times(times, self.spacing)
 
     def evaluations(self, num_steps: int) -> int:
         """Returns K."""
@@ -98,8 +116,36 @@ class JumpSampler:
         stochastic: bool = True,
     ) -> Tensor:
         """Takes noise to data; see :class:`Sampler`."""
-        times = sampling_times(self.spacing, flow_map.noise_levels, num_steps, start_level, noise)
+        levels = flow_map.noise_levels
+        if self.times is None:
+            times = sampling_times(self.spacing, levels, num_steps, start_level, noise)
+        else:
+            times = _with_ends(self.times, levels, num_steps, start_level, noise)
         return few_step_sample(flow_map, noise, condition, times, start)
+
+
+def _with_ends(
+    between: Sequence[float],
+    noise_levels: NoiseLevels,
+    num_steps: int,
+    start_level: float | Tensor | None,
+    noise: Tensor,
+) -> Tensor:
+    if len(between) + 1 != num_steps:
+        raise ValueError(
+            f"JumpSampler(times={between}) is for num_steps={len(between) + 1}, got "
+            f"num_steps={num_steps}. Set num_steps, or give num_steps - 1 times."
+        )
+    if between and between[0] >= noise_levels.sigma_max:
+        raise ValueError(
+            f"times must lie below sigma_max={noise_levels.sigma_max}, where the jumps start; got "
+            f"{between}."
+        )
+    start, end = noise_levels.jump_times(
+        1, start=start_level, dtype=noise.dtype, device=noise.device
+    )
+    # From a lower start the jumps to levels above it stay where they are.
+    return torch.stack([start, *(start.clamp_max(time) for time in between), end])
 
 
 @dataclass(frozen=True)
@@ -149,6 +195,18 @@ class OdeSampler:
         """Takes noise to data; see :class:`Sampler`."""
         times = sampling_times(self.spacing, flow_map.noise_levels, num_steps, start_level, noise)
         return ode_sample(flow_map, noise, condition, times, self.method, start)
+
+
+def _check_times(times: Sequence[float], spacing: Spacing) -> None:
+    if spacing != "karras":
+        raise ValueError(
+            f"times take the place of a spacing: leave out spacing={spacing!r} or times={times}."
+        )
+    if not all(t > s for t, s in itertools.pairwise((math.inf, *times, 0.0))):
+        raise ValueError(
+            "times must be finite, positive and strictly decreasing noise levels, without the "
+            f"ends sigma_max and 0; got {times}."
+        )
 
 
 def _check_spacing(spacing: str) -> None:
