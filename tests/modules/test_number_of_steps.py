@@ -1,0 +1,163 @@
+"""The number of steps of an actor: what more of them change, and fitted places for few."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from tensordict import TensorDict
+from torchrl.data import Bounded
+
+from tests.flow_map.closed_form import MEAN, STD, GaussianFlowMap
+from torchrl_gtp import CapturedPolicy, GTPActor, make_gtp_actor
+from torchrl_gtp.flow_map import AdaptiveSampler, JumpSampler
+from torchrl_gtp.modules import fit_sampler, step_errors
+from torchrl_gtp.trainers import GTPActorConfig
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This module is instantiated on a machine without CUDA"),
+    pytest.mark.filterwarnings("ignore:Tensordict is registered in PyTree"),
+]
+
+
+def gaussian_actor(error=0.0, **options):
+    low, high = torch.full((2, 2), 50.0, dtype=torch.float64) * torch.tensor([[-1.0], [1.0]])
+    return GTPActor(GaussianFlowMap(error), low=low, high=high, **options)
+
+
+def observations(*batch, dim=3):
+    return TensorDict({"observation": torch.randn(*batch, dim)}, batch_size=batch)
+
+
+def test_more_steps_of_the_exact_map_move_nothing():
+    errors = step_errors(gaussian_actor(), observations(50), num_steps=(1, 3))
+    assert errors["num_steps"].tolist() == [1, 3]
+    assert errors["mean"].max() < 1e-6 and errors["quantiles"].max() < 1e-6
+
+
+def test_errors_are_distances_between_actions_from_the_same_noise():
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), chunk_length=4, hidden_sizes=(16,))
+    data = observations(5, 8).set("noise", torch.randn(5, 8, 4, 2))
+    errors = step_errors(actor, data, num_steps=(2, 1), quantiles=(0.0, 1.0))
+    assert errors.batch_size == (2,) and errors["quantiles"].shape == (2, 2)
+    actions = {k: actor(data.clone(), num_steps=k)["action"].flatten(-2) for k in (1, 2, 4)}
+    for row, number in enumerate((2, 1)):
+        moved = (actions[number] - actions[2 * number]).square().mean(-1).sqrt()
+        torch.testing.assert_close(errors["mean"][row], moved.mean())
+        expected = torch.stack([moved.min(), moved.max()])
+        torch.testing.assert_close(errors["quantiles"][row], expected)
+
+
+def test_errors_fall_with_the_number_of_steps_of_a_solver():
+    """Heun's method has an error of second order: 2 K steps have a quarter of it."""
+    torch.manual_seed(0)
+    errors = step_errors(gaussian_actor(sampler="heun"), observations(200), num_steps=(20, 40))
+    first, second = errors["mean"].tolist()
+    assert 3 < first / second < 5
+
+
+@pytest.mark.parametrize("skip_finished", [False, True])
+def test_an_actor_samples_adaptively(skip_finished):
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), num_steps=8, hidden_sizes=(16,))
+    data = observations(64).set("noise", torch.randn(64, 2))
+    actor.sampler = AdaptiveSampler(0.02, skip_finished)
+    assert actor.num_evaluations == 15
+    actions = actor(data.clone())["action"]
+    by_number = {k: actor_with(actor, "jumps", k)(data.clone())["action"] for k in (2, 4, 8)}
+    matches = torch.stack([(actions - one).abs().amax(-1) < 1e-5 for one in by_number.values()])
+    assert matches.any(0).all() and (matches.sum(1) > 0).sum() > 1
+    wrapped = CapturedPolicy(actor)  # no CUDA: the actor as it is
+    torch.testing.assert_close(wrapped(data.clone())["action"], actions)
+
+
+def test_a_compiled_actor_follows_the_most_steps():
+    torch.compiler.reset()
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), sampler="adaptive", hidden_sizes=(16,))
+    data = observations(8).set("noise", torch.randn(8, 2))
+    policy = torch.compile(actor, backend="eager", fullgraph=True)
+    for actor.num_steps in (2, 5, 4):
+        expected = actor(data.clone())["action"]
+        torch.testing.assert_close(policy(data.clone())["action"], expected)
+    torch.compiler.reset()
+
+
+def test_a_config_gives_the_options_of_a_sampler():
+    spec = {"_target_": "torchrl.data.Bounded", "low": -1, "high": 1, "shape": [2]}
+    for options, sampler in (
+        ({"AdaptiveSampler": {"tolerance": 0.1}}, AdaptiveSampler(0.1)),
+        ({"JumpSampler": {"times": [0.5, 0.1]}}, JumpSampler(times=(0.5, 0.1))),
+    ):
+        ((name, values),) = options.items()
+        config = GTPActorConfig(
+            observation_dim=3,
+            action_spec=spec,
+            hidden_sizes=[16],
+            sampler={"_target_": f"torchrl_gtp.flow_map.{name}", **values},
+        )
+        assert instantiate(config).sampler == sampler
+
+
+def actor_with(actor, sampler, num_steps):
+    return GTPActor(
+        actor.flow_map, low=actor.low, high=actor.high, sampler=sampler, num_steps=num_steps
+    )
+
+
+def test_a_fitted_sampler_is_better_than_the_grid_on_other_data():
+    """The map loses the spread in jumps across a level that the grid does not contain."""
+
+    class NarrowFlowMap(GaussianFlowMap):
+        def forward(self, action_t, t, s, condition=None):
+            reached = super().forward(action_t, t, s)
+            return torch.where((t > 1.3) & (s < 0.7), MEAN + 0 * reached, reached)
+
+    torch.manual_seed(0)
+    actor = gaussian_actor()
+    actor.flow_map = NarrowFlowMap()
+    data = observations(40, 20).set("action", MEAN + STD * torch.randn(40, 20, 2).double())
+    sampler = fit_sampler(actor, data, num_steps=2)
+    actor.num_steps = 2
+    spreads = {}
+    for actor.sampler in (JumpSampler(), sampler):
+        spreads[actor.sampler] = actor(observations(5_000))["action"].std().item()
+    assert spreads[JumpSampler()] < 0.1
+    assert spreads[sampler] == pytest.approx(STD, rel=0.05)
+
+
+def test_chunks_are_fitted_as_one_vector():
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), chunk_length=4, hidden_sizes=(16,))
+    data = observations(30).set("action", torch.rand(30, 4, 2) * 2 - 1)
+    actor.sampler, actor.num_steps = fit_sampler(actor, data, num_steps=3), 3
+    assert len(actor.sampler.times) == 2 and actor(observations(7))["action"].shape == (7, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda actor: step_errors(actor, observations(0)), ValueError, "no observations"),
+        (lambda actor: step_errors(actor, observations(2), (0,)), ValueError, "num_steps"),
+        (
+            lambda actor: step_errors(actor, observations(2), quantiles=(2.0,)),
+            ValueError,
+            "quantiles must lie",
+        ),
+        (lambda actor: step_errors(actor, TensorDict({}, [2])), KeyError, "observation"),
+        (lambda actor: fit_sampler(actor, observations(2), 2), KeyError, "'action'"),
+        (
+            lambda actor: fit_sampler(actor, observations(2), 2, num_samples=1),
+            ValueError,
+            "num_samples must be",
+        ),
+        (
+            lambda actor: fit_sampler(actor, observations(2).set("action", torch.ones(2, 3)), 2),
+            ValueError,
+            "must have the shape",
+        ),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call(gaussian_actor())

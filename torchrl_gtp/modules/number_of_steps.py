@@ -1,0 +1,149 @@
+"""What an actor gains by more steps, and by better places for few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from torchrl_gtp.flow_map.fit_times import fit_times
+from torchrl_gtp.flow_map.jump_error import rms_distance
+from torchrl_gtp.flow_map.samplers import JumpSampler
+from torchrl_gtp.modules.actor import GTPActor
+from torchrl_gtp.modules.checks import checked_num_steps
+
+__all__ = ["fit_sampler", "step_errors"]
+
+
+@torch.no_grad()
+def step_errors(
+    actor: GTPActor,
+    tensordict: TensorDictBase,
+    num_steps: Sequence[int] = (1, 2, 3, 5, 10),
+    *,
+    quantiles: Sequence[float] = (0.5, 0.9, 0.99),
+) -> TensorDict:
+    """Estimates the error of an actor's actions after K steps: how far 2 K steps move them.
+
+    Both numbers of steps start from the same noise, so that an exact flow map would move nothing.
+    It needs observations, no data: what the map does wrong at any number of steps stays unseen.
+    The distance is the root mean square over the dimensions of an action, within the bounds and
+    in their units. Samplers that draw noise on the way go on with the mean.
+
+    Args:
+        actor (GTPActor): the actor, whose sampler is used.
+        tensordict (TensorDictBase): observation entries, a few thousand for the 0.99 quantile; and
+            optionally noise under the actor's ``noise_key``, which is drawn otherwise.
+        num_steps (sequence of int): the numbers of steps K. Defaults to ``(1, 2, 3, 5, 10)``.
+
+    Keyword Args:
+        quantiles (sequence of float): the quantiles over the actions, in [0, 1]. Defaults to
+            ``(0.5, 0.9, 0.99)``.
+
+    Returns:
+        TensorDict: entries ``num_steps``, ``mean`` [N] and ``quantiles`` [N, Q] for N numbers of
+        steps and Q quantiles.
+
+    Raises:
+        KeyError: if an observation entry is missing.
+        ValueError: if there are no observations, or a number is out of range.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_gtp import make_gtp_actor
+        >>> actor = make_gtp_actor(observation_dim=4, action_spec=Bounded(-1, 1, (2,)))
+        >>> observations = TensorDict({"observation": torch.randn(100, 4)}, batch_size=[100])
+        >>> errors = step_errors(actor, observations, num_steps=(1, 2))
+        >>> errors["num_steps"], errors["mean"].shape, errors["quantiles"].shape
+        (tensor([1, 2]), torch.Size([2]), torch.Size([2, 3]))
+    """
+    if not all(0.0 <= quantile <= 1.0 for quantile in quantiles):
+        raise ValueError(f"quantiles must lie in [0, 1], got {tuple(quantiles)}.")
+    numbers = [checked_num_steps(number) for number in num_steps]
+    condition = actor.condition(tensordict)
+    if condition.numel() == 0:
+        raise ValueError(f"There are no observations: the input is {tuple(condition.shape)}.")
+    noise = tensordict.get(actor.noise_key, default=None)
+    if noise is None:
+        shape = (*condition.shape[:-1], *actor.event_shape)
+        noise = torch.randn(shape, dtype=actor.low.dtype, device=actor.low.device)
+
+    def act(number: int) -> Tensor:
+        action = actor.sample(condition, noise, number, stochastic=False)
+        return action.flatten(-len(actor.event_shape))
+
+    actions = {number: act(number) for number in sorted({*numbers, *(2 * n for n in numbers)})}
+    moved = torch.stack(
+        [rms_distance(actions[number], actions[2 * number]).flatten() for number in numbers]
+    )
+    at = moved.new_tensor(tuple(quantiles))
+    return TensorDict(
+        {
+            "num_steps": torch.tensor(numbers, device=moved.device),
+            "mean": moved.mean(-1),
+            "quantiles": torch.stack([torch.quantile(one, at) for one in moved]),
+        },
+        batch_size=[len(numbers)],
+    )
+
+
+def fit_sampler(
+    actor: GTPActor, tensordict: TensorDictBase, num_steps: int, *, num_samples: int = 2
+) -> JumpSampler:
+    """Fits the noise levels of K jumps to data, by :func:`~torchrl_gtp.flow_map.fit_times`.
+
+    Args:
+        actor (GTPActor): a trained actor; it is not changed.
+        tensordict (TensorDictBase): observation entries and the data's actions; a few thousand
+            pairs that the actor was not trained on.
+        num_steps (int): the number of jumps K, at least 2; best a small one.
+
+    Keyword Args:
+        num_samples (int): samples under each observation, at least 2. Defaults to ``2``.
+
+    Returns:
+        JumpSampler: for ``actor.sampler``, together with ``actor.num_steps = num_steps``.
+
+    Raises:
+        KeyError: if an entry is missing.
+        ValueError: if a number is out of range, or a shape is another than the actor's.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_gtp import make_gtp_actor
+        >>> actor = make_gtp_actor(observation_dim=4, action_spec=Bounded(-1, 1, (2,)))
+        >>> data = {"observation": torch.randn(50, 4), "action": torch.rand(50, 2) * 2 - 1}
+        >>> sampler = fit_sampler(actor, TensorDict(data, batch_size=[50]), num_steps=2)
+        >>> actor.sampler, actor.num_steps = sampler, 2
+        >>> actor(observation=torch.randn(8, 4)).shape
+        torch.Size([8, 2])
+    """
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2 for each observation, got {num_samples}.")
+    condition = actor.condition(tensordict)
+    action = tensordict.get(actor.action_key, default=None)
+    if action is None:
+        raise KeyError(
+            f"The entry {actor.action_key!r} with the data's actions is missing; the input has "
+            f"{sorted(map(str, tensordict.keys(True, True)))}."
+        )
+    expected = (*condition.shape[:-1], *actor.event_shape)
+    if action.shape != expected:
+        raise ValueError(
+            f"{actor.action_key!r} must have the shape {expected}, got {tuple(action.shape)}."
+        )
+    dtype = actor.low.dtype
+    action = action.to(dtype).reshape(-1, actor.flat_dim)
+    noise = torch.randn(num_samples, *action.shape, dtype=dtype, device=action.device)
+    low, high = (bound.expand(actor.event_shape).flatten() for bound in (actor.low, actor.high))
+    times = fit_times(
+        actor.flow_map,
+        action,
+        noise,
+        condition.to(dtype).reshape(-1, condition.shape[-1]),
+        num_steps,
+        bounds=(low, high),
+    )
+    return JumpSampler(times=times)
