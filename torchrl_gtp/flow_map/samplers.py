@@ -25,7 +25,7 @@ class Sampler(Protocol):
     """What an actor needs of a sampler: a function of tensors, without state."""
 
     def evaluations(self, num_steps: int) -> int:
-        """Returns the number of network evaluations of K steps."""
+        """Returns the number of network evaluations of K steps: the most where samples differ."""
         ...
 
     def __call__(

@@ -1,0 +1,269 @@
+"""What do fitted times and an adaptive number of jumps buy?
+
+Reads finished cells of GTP or a variant of it, and samples from each on the Karras grid, with times
+fitted to other data, and adaptively. Each is compared with the grid at equal network evaluations,
+between whose numbers of jumps the figures are interpolated. Writes ``steps.csv`` and ``steps.md``::
+
+    python -m benchmarks.few_step --sets ring --methods gtp:few_step
+    python -m benchmarks.few_step.steps --cells outputs/few_step/cells
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchrl import torchrl_logger
+
+from benchmarks.few_step.cells import Cell
+from benchmarks.few_step.evaluation import compare
+from benchmarks.few_step.method import Network, make_actor, sample
+from benchmarks.few_step.methods import ALL_METHODS
+from benchmarks.few_step.sets import make_set
+from benchmarks.few_step.training import Training
+from recipes.common.tables import markdown_table, number
+from torchrl_gtp import GTPActor
+from torchrl_gtp.flow_map import AdaptiveSampler, JumpSampler, Sampler, fit_times
+
+__all__ = ["interpolated", "measure_cell", "read_cell", "spearman"]
+
+MOST_STEPS = 8
+"""The most jumps of the adaptive sampler: it goes through 1, 2, 4 and 8."""
+# The last is what the adaptive sampler takes at most.
+GRID = (1, 2, 3, 5, 10, AdaptiveSampler().evaluations(MOST_STEPS))
+FITTED = (2, 3, 5)
+TOLERANCES = (0.2, 0.1, 0.05, 0.02)
+_REFERENCE_STEPS = 40
+_ESTIMATED = (1, 2, 5)
+# Of the fit; the evaluation has the next one, training has 0, 1, 2, ...
+_SEED = 20_000
+
+
+def read_cell(path: Path) -> tuple[Cell, GTPActor]:
+    """Reads a finished cell: what was trained, and the actor with its weights.
+
+    Args:
+        path: the JSON file of the cell; its weights lie beside it.
+    """
+    settings = json.loads(path.read_text())["cell"]
+    training = dict(settings.pop("training"))
+    network = Network(**training.pop("network"))
+    cell = Cell(**settings, training=Training(**training, network=network))
+    actor = make_actor(ALL_METHODS[cell.method], make_set(cell.data), network)
+    actor.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
+    return cell, actor
+
+
+def measure_cell(
+    cell: Cell, actor: GTPActor, num_samples: int, num_fitted: int
+) -> list[dict[str, Any]]:
+    """Measures all ways to sample from an actor.
+
+    Args:
+        cell: what was trained.
+        actor: the actor.
+        num_samples: samples that are compared with data.
+        num_fitted: pairs that the times are fitted to.
+
+    Returns:
+        list of dict: a row for each way, and one for each K of which the error was estimated,
+        with the rank correlation of estimate and distance to 40 jumps over the samples.
+    """
+    data = make_set(cell.data)
+    bounds = (actor.low, actor.high)
+    torch.manual_seed(_SEED)
+    pairs = data.draw(num_fitted)
+    fit_noise = torch.randn(2, *pairs.action.shape)
+    torch.manual_seed(_SEED + 1)
+    reference = data.reference(num_samples)
+    condition = reference.first.condition
+    noise = torch.randn_like(reference.first.action)
+
+    def draw(sampler: Sampler, num_steps: int) -> Tensor:
+        return sample(actor, sampler, condition, noise, num_steps)
+
+    about = {"data": cell.data, "method": cell.method, "seed": cell.seed}
+    rows: list[dict[str, Any]] = []
+
+    def add(way: str, setting: str, evaluations: float, samples: Tensor, **more: Any) -> None:
+        measured = compare(samples, reference)
+        rows.append(
+            {**about, "way": way, "setting": setting, "evaluations": evaluations} | measured | more
+        )
+
+    add("data", "-", 0, reference.first.action)
+    numbers = {*GRID, *_ESTIMATED, *(2 * n for n in _ESTIMATED), _REFERENCE_STEPS}
+    jumps = {number: draw(JumpSampler(), number) for number in sorted(numbers)}
+    for num_steps in GRID:
+        add("grid", f"K = {num_steps}", num_steps, jumps[num_steps])
+    for num_steps in FITTED:
+        times = fit_times(
+            actor.flow_map, pairs.action, fit_noise, pairs.condition, num_steps, bounds=bounds
+        )
+        found = " ".join(number(time, 3) for time in times)
+        samples = draw(JumpSampler(times=times), num_steps)
+        add("fitted", f"K = {num_steps}", num_steps, samples, times=found)
+    for tolerance in TOLERANCES:
+        with torch.no_grad():
+            samples, spent = AdaptiveSampler(tolerance, skip_finished=True).sample_with_evaluations(
+                actor.flow_map, noise, condition, MOST_STEPS, bounds=bounds
+            )
+        mean = spent.double().mean().item()
+        add("adaptive", f"tolerance {tolerance}", mean, samples.clamp(*bounds))
+    for num_steps in _ESTIMATED:
+        estimate = (jumps[num_steps] - jumps[2 * num_steps]).norm(dim=-1)
+        error = (jumps[num_steps] - jumps[_REFERENCE_STEPS]).norm(dim=-1)
+        rows.append(
+            {
+                **about,
+                "way": "estimate",
+                "setting": f"K = {num_steps}",
+                "evaluations": 3 * num_steps,
+                "spearman": spearman(estimate, error),
+            }
+        )
+    return rows
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Computes Spearman's rank correlation of two samples [N] without ties.
+
+    Examples:
+        >>> round(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 4.0, 9.0])), 4)
+        1.0
+    """
+    ranks = [values.argsort().argsort().double() for values in (first, second)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+def interpolated(grid: Sequence[tuple[float, float]], evaluations: float) -> float:
+    """Interpolates a figure of the grid linearly to a number of evaluations.
+
+    Args:
+        grid: pairs of evaluations, rising, and the figure.
+        evaluations: the number, within the grid's.
+
+    Examples:
+        >>> interpolated([(1, 0.0), (3, 1.0), (5, 3.0)], 4)
+        2.0
+    """
+    for (low, first), (high, second) in itertools.pairwise(grid):
+        if low <= evaluations <= high:
+            return first + (evaluations - low) / (high - low) * (second - first)
+    raise ValueError(f"evaluations={evaluations} lies outside {grid[0][0]} to {grid[-1][0]}.")
+
+
+_MEASURES = {"energy_distance": (1_000.0, 2), "share_on_mode": (1.0, 3)}
+
+
+def make_tables(rows: Sequence[dict[str, Any]]) -> str:
+    """Makes one table of the ways for each data set, and one of the estimates."""
+    parts = []
+    estimates: dict[str, list[str]] = {}
+    for data, of_set in _grouped(rows, "data").items():
+        lines = []
+        for (way, setting), of_way in _by_way(of_set).items():
+            if way == "estimate":
+                values = [row["spearman"] for row in of_way]
+                estimates.setdefault(data, []).append(number(statistics.fmean(values), 2))
+                continue
+            mean = statistics.fmean(row["evaluations"] for row in of_way)
+            lines.append([way, setting, "-" if way == "data" else number(mean, 2)])
+            for measure, (factor, digits) in _MEASURES.items():
+                lines[-1] += _figures(of_way, of_set, measure, factor, digits)
+        seeds = len({row["seed"] for row in of_set})
+        titles = ["energy distance x 1000", "grid at equal cost", "share on a mode"]
+        header = ["way", "setting", "evaluations", *titles, "grid at equal cost"]
+        parts.append(f"### {data} ({seeds} seeds)\n\n{markdown_table(header, lines)}\n")
+    header = ["data", *(f"K = {num_steps}" for num_steps in _ESTIMATED)]
+    table = markdown_table(header, [[data, *values] for data, values in estimates.items()])
+    parts.append(f"### Rank correlation of estimated and true error\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _figures(
+    of_way: Sequence[dict[str, Any]],
+    of_set: Sequence[dict[str, Any]],
+    measure: str,
+    factor: float,
+    digits: int,
+) -> list[str]:
+    if any(measure not in row for row in of_way):
+        return ["-", "-"]
+    mine = [factor * row[measure] for row in of_way]
+    if of_way[0]["way"] in ("data", "grid"):
+        return [_mean_and_spread(mine, digits), "-"]
+    equal = []
+    for row in of_way:
+        grid = [
+            (other["evaluations"], factor * other[measure])
+            for other in of_set
+            if other["way"] == "grid" and other["seed"] == row["seed"]
+        ]
+        equal.append(interpolated(grid, row["evaluations"]))
+    return [_mean_and_spread(mine, digits), _mean_and_spread(equal, digits)]
+
+
+def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+    mean = number(statistics.fmean(values), digits)
+    return f"{mean} ± {number(statistics.pstdev(values), digits)}" if len(values) > 1 else mean
+
+
+def _grouped(rows: Sequence[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def _by_way(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["way"], row["setting"]), []).append(row)
+    return groups
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures the cells of a folder and writes the tables beside it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.few_step.steps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cells", type=Path, required=True, help="folder of finished cells")
+    parser.add_argument("--method", default="gtp:few_step", help="default: %(default)s")
+    parser.add_argument("--samples", type=int, default=5_000, help="default: %(default)s")
+    parser.add_argument("--fit", type=int, default=8_000, help="pairs; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for path in sorted(options.cells.glob("*.json")):
+        if json.loads(path.read_text())["cell"]["method"] != options.method:
+            continue
+        cell, actor = read_cell(path)
+        rows += measure_cell(cell, actor, options.samples, options.fit)
+        torchrl_logger.info(f"Measured {path.stem}.")
+    if not rows:
+        parser.error(f"--cells: there is no finished cell of {options.method} in {options.cells}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    with (options.out / "steps.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)
+    text = make_tables(rows)
+    (options.out / "steps.md").write_text(text)
+    torchrl_logger.info(f"Wrote {options.out / 'steps.md'}:\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
