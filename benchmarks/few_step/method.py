@@ -37,14 +37,12 @@ class Method:
         samplers: how to sample from what was trained, by name: each is a row of the table. K steps
             take K network evaluations, but 2 K - 1 with Heun's method.
         noise_levels: the range of noise levels of the flow map.
-        lambda_flow: factor of the term "flow".
         most_steps: the largest K, where it is limited.
     """
 
     objective: Objective
     samplers: Mapping[str, Sampler]
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
-    lambda_flow: float = 1.0
     most_steps: int | None = None
 
 
@@ -91,7 +89,6 @@ def make_loss(method: Method, data: DataSet, actor: GTPActor) -> GTPLoss:
     return GTPLoss(
         actor,
         objective=method.objective,
-        lambda_flow=method.lambda_flow,
         critic=critic,
         eta=1e3,
     )

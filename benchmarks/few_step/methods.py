@@ -9,10 +9,8 @@ from benchmarks.few_step.method import Method
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import (
     Consistency,
-    JumpSampler,
     KarrasGridTimes,
     LogNormalTimes,
-    Objective,
     OdeSampler,
     Sampler,
     family,
@@ -31,17 +29,6 @@ def _member(
     return Method(objective, samplers, noise_levels, most_steps=most_steps)
 
 
-def _variant(
-    noise_levels: NoiseLevels | None = None, lambda_flow: float = 1.0, **options: Any
-) -> Method:
-    return Method(
-        gtp_objective(**options),
-        {"jumps": JumpSampler(), "heun": OdeSampler("heun")},
-        noise_levels or NoiseLevels(),
-        lambda_flow,
-    )
-
-
 METHODS: dict[str, Method] = {
     "gtp": _member("gtp", "jumps", heun=OdeSampler("heun")),
     "paper": _member("paper", "jumps"),
@@ -57,54 +44,50 @@ METHODS: dict[str, Method] = {
 """Those of :func:`~torchrl_gtp.flow_map.family` that need no trained network to begin with."""
 
 
-_WIDE = LogNormalTimes(mean=-0.8, std=1.6)
+def _variant(noise_levels: NoiseLevels | None = None, **options: Any) -> Method:
+    return dataclasses.replace(
+        METHODS["gtp"],
+        objective=gtp_objective(**options),
+        noise_levels=noise_levels or NoiseLevels(),
+    )
 
 
 def _with_solver() -> Method:
     # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
-    few_step = _robust(time_sampler=_WIDE)
-    consistency = Consistency(_WIDE, robust_power=1.0, solver="euler")
-    terms = {**few_step.objective.terms, "consistency": consistency}
-    return dataclasses.replace(few_step, objective=Objective(terms))
+    objective = gtp_objective()
+    terms = {**objective.terms, "consistency": Consistency(solver="euler")}
+    return dataclasses.replace(
+        METHODS["gtp"], objective=dataclasses.replace(objective, terms=terms)
+    )
 
 
-def _robust(**options: Any) -> Method:
-    return _variant(NoiseLevels(sigma_max=3.0), robust_power=1.0, **options)
+def _at(**times: Any) -> Method:
+    return _variant(time_sampler=LogNormalTimes(**times))
 
 
 VARIANTS: dict[str, Method] = {
     "gtp:teacher=ema": _variant(teacher="ema"),
     "gtp:time_weight=none": _variant(time_weight="none"),
     "gtp:robust_power=0": _variant(robust_power=0.0),
-    "gtp:robust_power=1": _variant(robust_power=1.0),
-    "gtp:lambda_flow=0.2": _variant(lambda_flow=0.2),
+    "gtp:robust_power=0.5": _variant(robust_power=0.5),
+    "gtp:lambda_flow=1": _variant(lambda_flow=1.0),
+    "gtp:lambda_flow=10": _variant(lambda_flow=10.0),
     "gtp:sigma_max=3": _variant(NoiseLevels(sigma_max=3.0)),
+    "gtp:sigma_max=5": _variant(NoiseLevels(sigma_max=5.0)),
+    "gtp:sigma_max=10": _variant(NoiseLevels(sigma_max=10.0)),
     "gtp:sigma_max=80": _variant(NoiseLevels(sigma_max=80.0)),
     "gtp:karras_grid": _variant(time_sampler=KarrasGridTimes()),
-    "gtp:std=2": _variant(time_sampler=LogNormalTimes(std=2.0)),
-    "gtp:end=uniform": _variant(time_sampler=LogNormalTimes(end="uniform")),
-    "gtp:end=data": _variant(time_sampler=LogNormalTimes(end="data")),
-    "gtp:first_gap=0.1": _variant(time_sampler=LogNormalTimes(first_gap=0.1)),
-    "gtp:last_gap=0.1": _variant(time_sampler=LogNormalTimes(last_gap=0.1)),
-    "gtp:last_gap=0.005": _variant(time_sampler=LogNormalTimes(last_gap=0.005)),
-    "gtp:sigma_max=3,robust_power=1": _robust(),
-    "gtp:sigma_max=3,robust_power=1,last_gap=0.002": _robust(
-        time_sampler=LogNormalTimes(last_gap=0.002)
-    ),
-    "gtp:few_step": _robust(time_sampler=_WIDE),
-    "gtp:few_step,lambda_flow=0.2": _robust(time_sampler=_WIDE, lambda_flow=0.2),
-    "gtp:few_step,last_gap=0.005": _robust(
-        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, last_gap=0.005)
-    ),
-    "gtp:few_step,last_gap=0.001": _robust(
-        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, last_gap=0.001)
-    ),
-    "gtp:few_step,solver=euler": _with_solver(),
-    "gtp:few_step,end=uniform": _robust(
-        time_sampler=LogNormalTimes(mean=-0.8, std=1.6, end="uniform")
-    ),
+    "gtp:std=1": _at(std=1.0),
+    "gtp:std=1.6": _at(std=1.6),
+    "gtp:mean=-0.8,std=1.6": _at(mean=-0.8, std=1.6),
+    "gtp:end=uniform": _at(end="uniform"),
+    "gtp:end=data": _at(end="data"),
+    "gtp:first_gap=0.1": _at(first_gap=0.1),
+    "gtp:last_gap=0.1": _at(last_gap=0.1),
+    "gtp:last_gap=0.005": _at(last_gap=0.005),
+    "gtp:solver=euler": _with_solver(),
 }
-"""Variants of GTP by what differs from its default; ``few_step`` is the best of them."""
+"""Variants of GTP by what differs from its default."""
 
 ALL_METHODS = {**METHODS, **VARIANTS}
 """Both."""

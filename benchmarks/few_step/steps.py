@@ -4,7 +4,7 @@ Reads finished cells of GTP or a variant of it, and samples from each on the Kar
 fitted to other data, and adaptively. Each is compared with the grid at equal network evaluations,
 between whose numbers of jumps the figures are interpolated. Writes ``steps.csv`` and ``steps.md``::
 
-    python -m benchmarks.few_step --sets ring --methods gtp:few_step
+    python -m benchmarks.few_step --sets ring --methods gtp
     python -m benchmarks.few_step.steps --cells outputs/few_step/cells
 """
 
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cells", type=Path, required=True, help="folder of finished cells")
-    parser.add_argument("--method", default="gtp:few_step", help="default: %(default)s")
+    parser.add_argument("--method", default="gtp", help="default: %(default)s")
     parser.add_argument("--samples", type=int, default=5_000, help="default: %(default)s")
     parser.add_argument("--fit", type=int, default=8_000, help="pairs; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))

@@ -15,7 +15,7 @@ TINY = Training(num_updates=4, batch_size=16)
 
 
 def cell(seed):
-    return Cell("gtp:few_step", "ring", seed, TINY, num_samples=30)
+    return Cell("gtp", "ring", seed, TINY, num_samples=30)
 
 
 def test_one_command_reads_cells_and_writes_the_table(tmp_path):

@@ -146,7 +146,7 @@ def test_compiled_as_one_graph_it_gives_the_same(skip_finished, backend):
     torch.manual_seed(0)
     flow_map = FlowMap(MLPBackbone(action_dim=2, condition_dim=3, hidden_sizes=(16,)))
     noise, condition, bound = torch.randn(64, 2), torch.randn(64, 3), torch.ones(2)
-    sampler = AdaptiveSampler(0.02, skip_finished)
+    sampler = AdaptiveSampler(0.1, skip_finished)
 
     @torch.no_grad()
     def act(noise, condition):

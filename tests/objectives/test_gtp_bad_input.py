@@ -19,7 +19,7 @@ from torchrl_gtp import GTPLoss, make_gtp_actor, make_value
         ({"eta": -1.0}, "eta must lie in"),
         ({"eta": float("nan")}, "eta must lie in"),
         ({"weighting": "softmax"}, "weighting must be one of"),
-        ({"lambda_flow": -0.1}, "lambda_flow must lie in"),
+        ({"lambda_flow": -0.1}, "lambda_flow must be finite and not negative"),
         ({"robust_power": 2.0}, "robust_power must lie in"),
         ({"progress": 1.5}, "progress must lie in"),
         ({"max_weight": 0.5}, "max_weight must be at least 1"),

@@ -59,9 +59,9 @@ class TimeEmbedding(nn.Module):
 class MLPBackbone(nn.Module):
     """An MLP over the scaled action, both time embeddings and the condition.
 
-    The defaults (three layers of 256 with Mish, 16-dimensional time embeddings) are those of
-    Diffusion-QL (arXiv 2208.06193) and its successors; ``t`` and ``s`` have embeddings of their
-    own. Hidden layers start with weights of variance ``2 / fan_in`` (arXiv 1502.01852): with
+    Three layers of 256 and 16-dimensional time embeddings are those of Diffusion-QL (arXiv
+    2208.06193) and its successors, which have Mish; ``t`` and ``s`` have embeddings of their own.
+    Hidden layers start with weights of variance ``2 / fan_in`` (arXiv 1502.01852): with
     PyTorch's smaller ones the signal fades from layer to layer, the network begins almost linear,
     and a denoiser may not leave the linear solution for thousands of updates.
 
@@ -71,7 +71,7 @@ class MLPBackbone(nn.Module):
             ``0``.
         hidden_sizes (sequence of int): widths of the hidden layers. Defaults to
             ``(256, 256, 256)``.
-        activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+        activation (type of nn.Module): activation class. Defaults to ``nn.ReLU``.
         time_embedding_dim (int): size of each time embedding. Defaults to ``16``.
 
     Examples:
@@ -87,7 +87,7 @@ class MLPBackbone(nn.Module):
         condition_dim: int = 0,
         *,
         hidden_sizes: Sequence[int] = (256, 256, 256),
-        activation: type[nn.Module] = nn.Mish,
+        activation: type[nn.Module] = nn.ReLU,
         time_embedding_dim: int = 16,
     ) -> None:
         super().__init__()

@@ -101,7 +101,7 @@ def _gtp() -> FamilyMember:
 
 def _paper() -> FamilyMember:
     """The same as printed."""
-    objective = gtp_objective("karras_grid", "none", robust_power=0.0, teacher="ema")
+    objective = gtp_objective("karras_grid", "none", 0.0, teacher="ema", lambda_flow=1.0)
     return FamilyMember(objective, JumpSampler(), NoiseLevels(sigma_max=80.0))
 
 

@@ -70,6 +70,9 @@ class LNResNetBackbone(MLPBackbone):
             nn.Linear(hidden_dim, action_dim),
         )
 
+    def reset_parameters(self) -> None:
+        """Leaves the layers as they are: normalised blocks need no other weights than theirs."""
+
 
 class _Block(nn.Module):
     """``x + Linear_h(activation(Linear_4h(LayerNorm(Dropout(x)))))``."""

@@ -35,7 +35,7 @@ def make_gtp_actor(
     noise_levels: NoiseLevels | None = None,
     backbone: Literal["mlp", "ln_resnet"] = "mlp",
     hidden_sizes: Sequence[int] = (256, 256, 256),
-    activation: type[nn.Module] = nn.Mish,
+    activation: type[nn.Module] = nn.ReLU,
     dropout: float = 0.0,
     time_embedding_dim: int = 16,
 ) -> GTPActor:
@@ -65,7 +65,7 @@ def make_gtp_actor(
             :class:`GTPActor` on a :class:`~torchrl_gtp.FlowMap` of it. Defaults to ``"mlp"``.
         hidden_sizes (sequence of int): widths of the hidden layers, or of the residual blocks,
             which are all equal. Defaults to ``(256, 256, 256)``.
-        activation (type of nn.Module): activation class. Defaults to ``nn.Mish``.
+        activation (type of nn.Module): activation class. Defaults to ``nn.ReLU``.
         dropout (float): dropout in the residual blocks, in [0, 1). Defaults to ``0.0``.
         time_embedding_dim (int): size of each time embedding. Defaults to ``16``.
 

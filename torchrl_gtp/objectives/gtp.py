@@ -69,7 +69,8 @@ class GTPLoss(AdvantageWeightedLoss):
             ``"none"`` computes no advantage: the policy clones while the critics train, to choose
             among its candidates or to give its gradient. Defaults to ``"truncated"``.
         eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
-        lambda_flow (float): factor of the flow term. Defaults to ``1.0``.
+        lambda_flow (float, optional): factor of the flow term; the paper writes lambda and gives
+            no value. Defaults to ``None``: that of the objective, 3 for the paper's terms.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
             in the paper, where a batch of equal positive advantages makes it overflow. The
             attribute is a buffer that travels with the state dict; assign ``math.inf`` to it for
@@ -82,7 +83,7 @@ class GTPLoss(AdvantageWeightedLoss):
             ``"none"``. Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
             consistency error, in [0, 1], where ``error`` is its mean over the action dimensions;
-            the paper's is 0. Defaults to ``0.5``.
+            the paper's is 0. Defaults to ``1.0``.
         teacher ("current" or "ema"): which parameters make the consistency target, always
             without gradient: the current ones, or the delayed ones as in the paper. Defaults to
             ``"current"``.
@@ -164,12 +165,12 @@ class GTPLoss(AdvantageWeightedLoss):
         critic: Critic | None = None,
         weighting: Weighting = "truncated",
         eta: float = 1.0,
-        lambda_flow: float = 1.0,
+        lambda_flow: float | None = None,
         max_weight: float | None = 100.0,
         advantage_eps: float = 1e-6,
         time_sampler: Literal["log_normal", "karras_grid"] | TimeSampler = "log_normal",
         time_weight: TimeWeight = "edm",
-        robust_power: float = 0.5,
+        robust_power: float = 1.0,
         teacher: Literal["current", "ema"] = "current",
         objective: Objective | None = None,
         denoiser_network: GTPActor | None = None,
@@ -191,8 +192,9 @@ class GTPLoss(AdvantageWeightedLoss):
         )
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
-            objective = gtp_objective(*own)
-        elif own != ("log_normal", "edm", 0.5, "current"):
+            factor = {} if lambda_flow is None else {"lambda_flow": lambda_flow}
+            objective = gtp_objective(*own, **factor)
+        elif own != ("log_normal", "edm", 1.0, "current"):
             raise ValueError(
                 "time_sampler, time_weight, robust_power and teacher are those of the objective: "
                 f"leave them out beside objective={objective!r}, or change the objective's."
@@ -202,6 +204,7 @@ class GTPLoss(AdvantageWeightedLoss):
                 "The objective's ODE solver follows a denoiser that none of its terms trains: give "
                 "a trained policy as denoiser_network, or add a term 'flow'."
             )
+        lambda_flow = objective.lambda_flow if lambda_flow is None else lambda_flow
         self.objective = objective
         self.denoiser = None if denoiser_network is None else _frozen(denoiser_network)
         for name, value, upper in (

@@ -42,6 +42,10 @@ def _mish() -> ActivationConfig:
     return ActivationConfig(_target_="torch.nn.Mish", _partial_=True)
 
 
+def _relu() -> ActivationConfig:
+    return ActivationConfig(_target_="torch.nn.ReLU", _partial_=True)
+
+
 def _hidden_sizes() -> list[int]:
     return [256, 256, 256]
 
@@ -55,7 +59,7 @@ class NoiseLevelsConfig(ConfigBase):
     """Config of :class:`~torchrl_gtp.NoiseLevels`, group ``noise_levels``, name ``karras``."""
 
     sigma_min: float = 0.002
-    sigma_max: float = 10.0
+    sigma_max: float = 3.0
     rho: float = 7.0
     _target_: str = "torchrl_gtp.flow_map.NoiseLevels"
     _partial_: bool = False
@@ -84,7 +88,7 @@ class GTPActorConfig(ConfigBase):
     noise_levels: Any = None
     backbone: str = "mlp"
     hidden_sizes: Any = field(default_factory=_hidden_sizes)
-    activation: Any = field(default_factory=_mish)
+    activation: Any = field(default_factory=_relu)
     dropout: float = 0.0
     time_embedding_dim: int = 16
     _target_: str = f"{_HERE}._make_actor"
@@ -216,12 +220,12 @@ class GTPLossConfig(LossConfig):
     critic: Any = None
     weighting: str = "truncated"
     eta: float = 1.0
-    lambda_flow: float = 1.0
+    lambda_flow: float | None = None
     max_weight: float | None = 100.0
     advantage_eps: float = 1e-6
     time_sampler: Any = "log_normal"
     time_weight: str = "edm"
-    robust_power: float = 0.5
+    robust_power: float = 1.0
     teacher: str = "current"
     objective: Any = None
     denoiser_network: Any = None

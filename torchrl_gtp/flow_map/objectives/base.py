@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -80,9 +81,11 @@ class Objective:
         terms (mapping of str to Term): the terms by name; a loss reports ``loss_<name>``.
         teacher ("current" or "ema"): which parameters make the targets, always without gradient:
             the current ones, or the delayed ones. Defaults to ``"current"``.
+        lambda_flow (float): factor of the term ``"flow"``, where there is one. Defaults to
+            ``1.0``.
 
     Raises:
-        ValueError: without a term, or for another ``teacher``.
+        ValueError: without a term, for another ``teacher``, or for a negative ``lambda_flow``.
 
     Examples:
         >>> from torchrl_gtp.flow_map.objectives import Consistency, Denoising
@@ -93,6 +96,7 @@ class Objective:
 
     terms: Mapping[str, Term]
     teacher: Literal["current", "ema"] = "current"
+    lambda_flow: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -100,6 +104,10 @@ class Objective:
             raise ValueError("terms must hold at least one term, such as {'flow': Denoising()}.")
         if self.teacher not in ("current", "ema"):
             raise ValueError(f"teacher must be 'current' or 'ema', got {self.teacher!r}.")
+        if not 0.0 <= self.lambda_flow < math.inf:
+            raise ValueError(
+                f"lambda_flow must be finite and not negative, got {self.lambda_flow}."
+            )
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
         """Lists the random numbers of all terms, as ``<term>_<draw>``."""

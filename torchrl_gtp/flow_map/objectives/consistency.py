@@ -40,7 +40,7 @@ class Consistency:
             by ``t - u``, so that it keeps its size while the gap shrinks. Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
             error, in [0, 1], where ``error`` is its mean over the action dimensions. Defaults to
-            ``0.5``.
+            ``1.0``.
         huber (float, optional): replaces the squared error ``e`` by the pseudo-Huber distance
             ``sqrt(e + c^2) - c`` with ``c = huber * sqrt(A)``; improved consistency training
             (arXiv 2310.14189) has 0.00054. Its gradient is that of ``robust_power=0.5`` with
@@ -57,7 +57,7 @@ class Consistency:
 
     time_sampler: TimeSampler = field(default_factory=LogNormalTimes)
     time_weight: TimeWeight | Literal["gap"] = "edm"
-    robust_power: float = 0.5
+    robust_power: float = 1.0
     huber: float | None = None
     solver: Literal["euler", "heun"] | None = None
     solver_steps: int = 1

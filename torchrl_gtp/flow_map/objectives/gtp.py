@@ -21,8 +21,9 @@ _TIME_SAMPLERS: dict[str, type[LogNormalTimes | KarrasGridTimes]] = {
 def gtp_objective(
     time_sampler: Literal["log_normal", "karras_grid"] | TimeSampler = "log_normal",
     time_weight: TimeWeight = "edm",
-    robust_power: float = 0.5,
+    robust_power: float = 1.0,
     teacher: Literal["current", "ema"] = "current",
+    lambda_flow: float = 3.0,
 ) -> Objective:
     """Returns the terms of the paper: consistency by the closed form, and denoising.
 
@@ -32,9 +33,10 @@ def gtp_objective(
         time_weight ("edm", "noise", "velocity" or "none"): weight of a squared error over noise
             levels. Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight of the consistency errors. Defaults
-            to ``0.5``.
+            to ``1.0``.
         teacher ("current" or "ema"): which parameters make the targets. Defaults to
             ``"current"``.
+        lambda_flow (float): factor of the denoising term. Defaults to ``3.0``.
 
     Returns:
         Objective: the terms ``"consistency"`` and ``"flow"``.
@@ -57,4 +59,4 @@ def gtp_objective(
         "consistency": Consistency(time_sampler, time_weight, robust_power),
         "flow": Denoising(time_sampler, time_weight),
     }
-    return Objective(terms, teacher)
+    return Objective(terms, teacher, lambda_flow)
