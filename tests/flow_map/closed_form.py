@@ -17,7 +17,7 @@ class GaussianFlowMap(nn.Module):
         super().__init__()
         self.error = nn.Parameter(torch.tensor(error, dtype=torch.float64))
         self.register_buffer("sigma_data", torch.tensor(STD, dtype=torch.float64))
-        self.noise_levels = NoiseLevels()
+        self.noise_levels = NoiseLevels(sigma_max=10.0)
 
     def endpoint(self, action_t, t, s, condition=None):
         gain = ((STD**2 + s**2) / (STD**2 + t**2)).sqrt()

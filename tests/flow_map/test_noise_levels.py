@@ -22,7 +22,7 @@ def test_karras_levels_follow_the_published_formula():
 def test_jump_times_fall_from_noise_to_data(num_steps):
     times = NoiseLevels().jump_times(num_steps)
     assert times.shape == (num_steps + 1,)
-    assert times[0] == pytest.approx(10.0)
+    assert times[0] == pytest.approx(3.0)
     assert times[-1] == 0
     assert (times[:-1] > times[1:]).all()
 

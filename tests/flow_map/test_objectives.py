@@ -69,7 +69,7 @@ def test_flow_matching_is_the_error_of_the_velocity(flow_map):
     torch.manual_seed(1)
     action, noise = torch.randn(2, 9, 2, dtype=torch.float64)
     uniform = torch.rand(9, 1, dtype=torch.float64) * 0.9 + 0.05
-    r = uniform * 10 / 11
+    r = uniform * 3 / 4
     x = (1 - r) * action + r * noise
     velocity = (x - flow_map.denoise(x / (1 - r), r / (1 - r))) / r
     got = errors(

@@ -199,7 +199,7 @@ def test_without_noise_on_the_way_the_sample_is_a_function(name):
 
 def test_dyadic_times_divide_the_path():
     times = DyadicTimes(8)(torch.rand(5_000, 2, dtype=torch.float64), None, NoiseLevels())
-    r_t, r_u, r_s = (path_time(time) * 11 / 10 for time in times)
+    r_t, r_u, r_s = (path_time(time) * 4 / 3 for time in times)
     size = r_t - r_s
     torch.testing.assert_close(r_u, (r_t + r_s) / 2)
     exponent = -size.log2()

@@ -13,7 +13,7 @@ from torchrl_gtp import GTPActor, NoiseLevels, WarmStartActor, make_gtp_actor
 from torchrl_gtp.flow_map import few_step_sample
 
 SPEC = Bounded(-1, 1, (2,))
-SIGMA_MAX = 10.0
+SIGMA_MAX = 3.0
 
 
 @pytest.fixture(params=[None, 3])
@@ -100,7 +100,7 @@ def test_deterministic_types_add_no_noise(actor, kind):
 @pytest.mark.parametrize("level", [-0.1, 10.1, float("nan")])
 def test_numbers_out_of_range(actor, level):
     td, _, start = make_input(actor, 4)
-    with pytest.raises(ValueError, match="noise level in.*sigma_max=10.0.*got"):
+    with pytest.raises(ValueError, match="noise level in.*sigma_max=3.0.*got"):
         actor.sample(td["observation"], start=start, start_level=level)
     with pytest.raises(ValueError, match="start_level must be a noise level"):
         WarmStartActor(actor, level)
