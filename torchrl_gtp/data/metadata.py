@@ -30,8 +30,8 @@ class MinariMetadata:
         env_spec: the evaluation environment, or ``None`` if the dataset names none.
         num_steps: number of transitions.
         num_episodes: number of episodes.
-        behavior_returns: the return of each episode of the data, before any reward transform,
-            shape ``[num_episodes]``.
+        behavior_returns: the return of each episode as loaded (without what ``cut_after_success``
+            dropped), before any reward transform, shape ``[num_episodes]``.
     """
 
     dataset_id: str

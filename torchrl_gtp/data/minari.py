@@ -8,30 +8,21 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl._utils import logger
-from torchrl.data import (
-    Bounded,
-    ImmutableDatasetWriter,
-    TensorDictReplayBuffer,
-    TensorStorage,
-)
+from torchrl.data import ImmutableDatasetWriter, TensorDictReplayBuffer, TensorStorage
 from torchrl.data.replay_buffers import SampleUnit
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.envs.transforms import Transform
 
-from torchrl_gtp.data.checks import ActionBoundsCheck, check_episode
 from torchrl_gtp.data.metadata import MinariMetadata
+from torchrl_gtp.data.reading import read_transitions
 from torchrl_gtp.data.source import dataset_scores, evaluation_spec, open_dataset
-from torchrl_gtp.data.spaces import concatenate, make_action_spec, select_observation_keys
-
-if TYPE_CHECKING:
-    from minari import MinariDataset
+from torchrl_gtp.data.spaces import make_action_spec, select_observation_keys
 
 # The least standard deviation that an observation is divided by.
 MIN_SCALE = 1e-3
@@ -65,6 +56,7 @@ def load_minari(
     reward_transform: Callable[[Tensor], Tensor] | None = None,
     normalize_observations: bool = False,
     clip_actions: bool = False,
+    cut_after_success: bool = False,
     sampler: Sampler | None = None,
     sample_unit: SampleUnit | None = None,
     transform: Transform | None = None,
@@ -108,6 +100,12 @@ def load_minari(
             ``("next", "observation")`` alike; ``metadata`` has both. Defaults to ``False``.
         clip_actions (bool, optional): clips actions to their bounds instead of raising an error.
             Defaults to ``False``.
+        cut_after_success (bool, optional): drops what comes after the first success of an episode
+            (the first reward of 1, before any transform) and marks that step as terminated: for
+            sparse rewards of 0 and 1 in data that go on at the goal, like Minari's AntMaze sets.
+            Right where the evaluation ends at the goal too, and where no transformed reward before
+            it is positive, or delay would pay. ``metadata`` counts and sums what is left.
+            Defaults to ``False``.
         sampler (Sampler, optional): TorchRL sampler. Defaults to uniform sampling with replacement.
         sample_unit (SampleUnit, optional): what each drawn transition expands to; for chunks of
             actions see :func:`~torchrl_gtp.data.action_chunks`. Defaults to that transition.
@@ -123,7 +121,8 @@ def load_minari(
         TypeError: if the actions are not continuous and bounded, or a chosen observation is not a
             vector (images, text, discrete).
         ValueError: if the dataset is empty or inconsistent, holds a non-finite observation, action
-            or reward or actions outside their bounds, or if an argument is out of range.
+            or reward or actions outside their bounds, if ``cut_after_success`` meets a reward that
+            is neither 0 nor 1, or if an argument is out of range.
             In each case nothing is left behind.
 
     Examples:
@@ -151,7 +150,14 @@ def load_minari(
     if storage == "memmap":
         folder = Path(tempfile.mkdtemp(prefix="torchrl_gtp-", dir=scratch_dir))
     try:
-        data, returns = _read(dataset, keys, action_spec, clip_actions, folder)
+        data, returns = read_transitions(
+            dataset,
+            keys,
+            action_spec,
+            clip_actions=clip_actions,
+            cut_after_success=cut_after_success,
+            folder=folder,
+        )
         if reward_transform is not None:
             _transform_rewards(data, reward_transform, dataset_id)
         loc, scale = _normalize(data) if normalize_observations else (None, None)
@@ -192,79 +198,6 @@ def _remove(folder: Path, owner: int) -> None:
     # A forked child has a copy of the buffer, but the folder is its parent's.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _allocate(
-    num_steps: int, observation_dim: int, action_dim: int, folder: Path | None
-) -> TensorDictBase:
-    flag = torch.zeros(1, 1, dtype=torch.bool)
-    flags = {"done": flag, "terminated": flag, "truncated": flag}
-    row = TensorDict(
-        {
-            "observation": torch.zeros(1, observation_dim),
-            "action": torch.zeros(1, action_dim),
-            "episode": torch.zeros(1, dtype=torch.int64),
-            **flags,
-            "next": {
-                "observation": torch.zeros(1, observation_dim),
-                "reward": torch.zeros(1, 1),
-                **flags,
-            },
-        },
-        batch_size=[1],
-    ).expand(num_steps)
-    # An expanded tensor takes no memory; both calls below allocate each entry once.
-    return row.clone() if folder is None else row.memmap_like(folder)
-
-
-def _read(
-    dataset: MinariDataset,
-    keys: tuple[NestedKey, ...],
-    action_spec: Bounded,
-    clip_actions: bool,
-    folder: Path | None,
-) -> tuple[TensorDictBase, Tensor]:
-    data: TensorDictBase | None = None
-    returns: list[Tensor] = []
-    bounds = ActionBoundsCheck(action_spec)
-    stop = 0
-    for episode in dataset.iterate_episodes():
-        number = int(episode.id)
-        observations = torch.from_numpy(concatenate(episode.observations, keys))
-        actions = torch.from_numpy(np.array(episode.actions, dtype=np.float32))
-        rewards = torch.from_numpy(np.array(episode.rewards, dtype=np.float32).reshape(-1))
-        check_episode(dataset.id, number, observations, actions, rewards)
-        if clip_actions:
-            actions = actions.clamp(action_spec.space.low, action_spec.space.high)
-        bounds.add(actions, number)
-
-        start, stop = stop, stop + len(rewards)
-        if stop > dataset.total_steps:
-            break
-        if data is None:
-            data = _allocate(dataset.total_steps, observations.shape[-1], actions.shape[-1], folder)
-        rows = slice(start, stop)
-        terminated = torch.from_numpy(np.array(episode.terminations, dtype=bool).reshape(-1, 1))
-        truncated = torch.from_numpy(np.array(episode.truncations, dtype=bool).reshape(-1, 1))
-        # Data that were cut end here without a flag; the next row belongs to another episode.
-        truncated[-1:] |= ~terminated[-1:]
-        data["observation"][rows] = observations[:-1]
-        data["action"][rows] = actions
-        data["episode"][rows] = number
-        data["next", "observation"][rows] = observations[1:]
-        data["next", "reward"][rows] = rewards.unsqueeze(-1)
-        data["next", "terminated"][rows] = terminated
-        data["next", "truncated"][rows] = truncated
-        data["next", "done"][rows] = terminated | truncated
-        returns.append(rewards.double().sum())
-    bounds.raise_if_any(dataset.id)
-    if data is None or stop != dataset.total_steps:
-        raise ValueError(
-            f"dataset {dataset.id!r} is damaged: its metadata promise {dataset.total_steps} steps,"
-            f" but its episodes hold {'more' if stop > dataset.total_steps else stop}. Fetch or "
-            "make it again."
-        )
-    return data, torch.stack(returns).float()
 
 
 def _transform_rewards(
