@@ -21,7 +21,6 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from minari.storage import get_dataset_path
 from omegaconf import DictConfig, OmegaConf
 from torchrl.record.loggers import Logger, get_logger
 
@@ -88,18 +87,23 @@ def make_buffer(cfg: DictConfig) -> MinariReplayBuffer:
     """Load the dataset as the config says.
 
     Raises:
-        FileNotFoundError: if it is one of the mazes and has not been made yet.
+        FileNotFoundError: if it is not there and cannot be fetched.
+        ValueError: if both a fitted and an affine transform of the rewards are asked for.
     """
-    namespace, _, name = cfg.dataset.rpartition("/")
-    if namespace == "gtp/pointmaze" and not get_dataset_path(cfg.dataset).exists():
-        raise FileNotFoundError(
-            f"There is no dataset {cfg.dataset} in {get_dataset_path()}. Make it with: "
-            f"python -m torchrl_gtp.data.point_maze {name.rpartition('-v')[0]}"
-        )
     options: dict[str, Any] = OmegaConf.to_container(cfg.replay_buffer, resolve=True)  # type: ignore[assignment]
-    reward = AffineReward(options.pop("reward_scale"), options.pop("reward_shift"))
+    affine = AffineReward(options.pop("reward_scale"), options.pop("reward_shift"))
+    fitted = options.pop("reward_transform")
+    if fitted is not None and affine != AffineReward():
+        raise ValueError(
+            f"replay_buffer.reward_transform={fitted} is fitted to the dataset: leave "
+            f"reward_scale={affine.scale} and reward_shift={affine.shift} at 1 and 0."
+        )
     return load_minari(
-        cfg.dataset, reward_transform=None if reward == AffineReward() else reward, **options
+        cfg.dataset,
+        reward_transform=fitted if affine == AffineReward() else affine,
+        env_kwargs=OmegaConf.to_container(cfg.env.kwargs) if cfg.env.kwargs else None,  # type: ignore[arg-type]
+        reference_scores=cfg.env.reference_scores,
+        **options,
     )
 
 

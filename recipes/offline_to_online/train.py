@@ -107,7 +107,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
         replay=replay,
         train_env=train_env,
         schedule=schedule,
-        reward=AffineReward(cfg.replay_buffer.reward_scale, cfg.replay_buffer.reward_shift),
+        reward=buffer.metadata.reward_transform or AffineReward(),
     )
     try:
         if cfg.resume is not None:

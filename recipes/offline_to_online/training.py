@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 from torchrl.modules import AdditiveGaussianModule
 
 from recipes.gtp.training import Run
 from recipes.offline_to_online.mixed_buffer import MixedReplayBuffer
-from torchrl_gtp.data import AffineReward
 
 
 @dataclass
@@ -102,7 +102,7 @@ class OfflineToOnlineRun(Run):
     replay: MixedReplayBuffer = field(kw_only=True)
     train_env: EnvBase = field(kw_only=True)
     schedule: Schedule = field(kw_only=True)
-    reward: AffineReward = field(kw_only=True)
+    reward: Callable[[Tensor], Tensor] = field(kw_only=True)
     frames: int = 0
 
     def __post_init__(self) -> None:

@@ -191,3 +191,71 @@ def test_missing_simulator_names_the_extra(point_maze_id, monkeypatch):
     monkeypatch.setattr("torchrl_gtp.envs.point_maze._has_sim", False)
     with pytest.raises(ImportError, match=r'pip install "torchrl_gtp\[sim\]"'):
         make_minari_env(load_minari(point_maze_id).metadata)
+
+
+class EpisodicEnv(NestedEnv):
+    """Ends after the second step if it is told to."""
+
+    def __init__(self, ends: bool = False, colour: str = "red"):
+        self.ends, self.colour = ends, colour
+
+    def step(self, action):
+        observation, _, _, truncated, info = super().step(action)
+        return observation, 1.0, self.ends and self.steps == 2, truncated, info
+
+
+def test_arguments_of_the_environment_and_its_scores_can_be_replaced(make_dataset):
+    spec = EnvSpec(
+        "Episodic-v0",
+        entry_point="tests.data.test_environment:EpisodicEnv",
+        max_episode_steps=4,
+        kwargs={"ends": False, "colour": "blue"},
+    )
+    make_dataset(
+        observation_space=NestedEnv.observation_space, action_space=NestedEnv.action_space, env=spec
+    )
+    options = {"env_kwargs": {"ends": True}, "reference_scores": (0.0, 2.0)}
+    metadata = load_minari("test/small-v0", **options).metadata
+    assert metadata.env_spec.kwargs == {"ends": True, "colour": "blue"}
+    assert (metadata.ref_min_score, metadata.ref_max_score) == (0.0, 2.0)
+    rollout = make_minari_env(metadata, num_envs=1, seed=0).rollout(3, break_when_any_done=False)
+    assert rollout["next", "terminated"].flatten().tolist() == [False, True, False]
+    assert load_minari("test/small-v0").metadata.env_spec.kwargs["ends"] is False
+
+
+def test_arguments_for_no_environment(make_dataset):
+    make_dataset()
+    with pytest.raises(ValueError, match=r"env_kwargs=\{'ends': True\}.*names no environment"):
+        load_minari("test/small-v0", env_kwargs={"ends": True})
+
+
+@pytest.mark.parametrize("missing", [ImportError, gym.error.DependencyNotInstalled])
+def test_simulator_that_cannot_be_imported(point_maze_id, monkeypatch, missing):
+    def make(spec):
+        raise missing("no module named mujoco")
+
+    metadata = load_minari(point_maze_id).metadata
+    monkeypatch.setattr(gym, "make", make)
+    with pytest.raises(ImportError, match=r'no module named mujoco.*"torchrl_gtp\[sim\]"'):
+        make_minari_env(metadata)
+
+
+def test_a_position_that_only_the_goal_entry_holds_is_warned_of(make_dataset, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("torchrl_gtp.data.minari.logger.warning", warnings.append)
+    box = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    space = gym.spaces.Dict({"observation": box, "achieved_goal": box, "desired_goal": box})
+
+    def repeat_position(episodes):
+        for episode in episodes:
+            parts = episode["observations"]
+            parts["observation"][:, 1] = parts["achieved_goal"][:, 0]
+            parts["achieved_goal"][:, 1] = parts["observation"][:, 0]
+
+    make_dataset("test/seen-v0", observation_space=space, edit=repeat_position)
+    make_dataset("test/unseen-v0", observation_space=space)
+    load_minari("test/seen-v0")
+    load_minari("test/unseen-v0", observation_keys=["observation"])
+    assert warnings == []
+    load_minari("test/unseen-v0")
+    assert "observation_keys=['achieved_goal', 'observation', 'desired_goal']" in warnings[0]

@@ -10,7 +10,7 @@ from torchrl_gtp.data.environment import make_minari_env
 from torchrl_gtp.data.metadata import MinariMetadata
 from torchrl_gtp.data.minari import MinariReplayBuffer, load_minari
 from torchrl_gtp.data.point_maze_dataset import make_point_maze_dataset
-from torchrl_gtp.data.rewards import AffineReward, antmaze_reward
+from torchrl_gtp.data.rewards import AffineReward, antmaze_reward, fit_reward_transform
 from torchrl_gtp.data.samplers import AdvantageWeightedSampler, SumTree
 from torchrl_gtp.data.scores import normalized_score, reference_scores
 
@@ -25,6 +25,7 @@ __all__ = [
     "action_chunks",
     "antmaze_reward",
     "copy_entry",
+    "fit_reward_transform",
     "load_minari",
     "make_minari_env",
     "make_point_maze_dataset",

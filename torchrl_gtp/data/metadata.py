@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gymnasium.envs.registration import EnvSpec
@@ -15,7 +16,7 @@ class MinariMetadata:
     """What :func:`~torchrl_gtp.data.load_minari` found out about a dataset.
 
     It holds all that :func:`~torchrl_gtp.data.make_minari_env` and
-    :func:`~torchrl_gtp.data.normalized_score` need, and can be pickled.
+    :func:`~torchrl_gtp.data.normalized_score` need, and can be pickled if its reward transform can.
 
     Attributes:
         dataset_id: the Minari id.
@@ -32,6 +33,8 @@ class MinariMetadata:
         num_episodes: number of episodes.
         behavior_returns: the return of each episode as loaded (without what ``cut_after_success``
             dropped), before any reward transform, shape ``[num_episodes]``.
+        reward_transform: what was done to the rewards, to be done to those of online data as well;
+            ``None`` if they are the raw ones.
     """
 
     dataset_id: str
@@ -46,6 +49,7 @@ class MinariMetadata:
     num_steps: int
     num_episodes: int
     behavior_returns: Tensor = field(repr=False)
+    reward_transform: Callable[[Tensor], Tensor] | None = None
 
     @property
     def max_episode_steps(self) -> int | None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,8 +21,9 @@ from torchrl.envs.transforms import Transform
 
 from torchrl_gtp.data.metadata import MinariMetadata
 from torchrl_gtp.data.reading import read_transitions
+from torchrl_gtp.data.rewards import fit_reward_transform
 from torchrl_gtp.data.source import dataset_scores, evaluation_spec, open_dataset
-from torchrl_gtp.data.spaces import make_action_spec, select_observation_keys
+from torchrl_gtp.data.spaces import goals_unseen, make_action_spec, select_observation_keys
 
 # The least standard deviation that an observation is divided by.
 MIN_SCALE = 1e-3
@@ -53,10 +54,14 @@ def load_minari(
     storage: Literal["ram", "memmap"] = "ram",
     scratch_dir: str | os.PathLike[str] | None = None,
     download: bool = True,
-    reward_transform: Callable[[Tensor], Tensor] | None = None,
+    reward_transform: Callable[[Tensor], Tensor]
+    | Literal["standardize", "return_range"]
+    | None = None,
     normalize_observations: bool = False,
     clip_actions: bool = False,
     cut_after_success: bool = False,
+    env_kwargs: Mapping[str, Any] | None = None,
+    reference_scores: tuple[float, float] | None = None,
     sampler: Sampler | None = None,
     sample_unit: SampleUnit | None = None,
     transform: Transform | None = None,
@@ -84,7 +89,8 @@ def load_minari(
             are concatenated, in this order, on the last axis; the key of a nested ``Dict`` stands
             for all of its leaves. Defaults to ``"observation"`` and ``"desired_goal"`` if there are
             both, to ``"observation"`` if there is that alone, and else to every leaf in the order
-            of the space.
+            of the space. A warning says if that leaves out what the goal is about, as in AntMaze,
+            where the position stands in ``"achieved_goal"`` alone.
         storage (str, optional): ``"ram"`` or ``"memmap"``, memory-mapped files that are filled
             episode by episode. Defaults to ``"ram"``.
         scratch_dir (path, optional): the folder in which those files get a folder of their own;
@@ -92,9 +98,11 @@ def load_minari(
             temporary folder.
         download (bool, optional): fetches a dataset that is not found locally with
             ``minari.load_dataset(..., download=True)``. Defaults to ``True``.
-        reward_transform (callable, optional): maps the rewards ``[N, 1]`` to others of the same
-            shape, for instance :class:`~torchrl_gtp.data.AffineReward`.
-            ``metadata.behavior_returns`` keeps the raw ones.
+        reward_transform (callable or str, optional): maps the rewards ``[N, 1]`` to others of the
+            same shape, for instance :class:`~torchrl_gtp.data.AffineReward`; or the name of a
+            transform that is fitted to them, see
+            :func:`~torchrl_gtp.data.fit_reward_transform`. ``metadata.reward_transform`` has it,
+            ``metadata.behavior_returns`` keeps the raw rewards' sums. Defaults to none.
         normalize_observations (bool, optional): subtracts the mean of ``"observation"`` over the
             dataset and divides by its standard deviation (at least 1e-3), in ``"observation"`` and
             ``("next", "observation")`` alike; ``metadata`` has both. Defaults to ``False``.
@@ -106,6 +114,11 @@ def load_minari(
             Right where the evaluation ends at the goal too, and where no transformed reward before
             it is positive, or delay would pay. ``metadata`` counts and sums what is left.
             Defaults to ``False``.
+        env_kwargs (mapping, optional): arguments of the evaluation environment that replace or join
+            those of the dataset, for instance ``{"continuing_task": False}`` to end Minari's
+            AntMaze at the goal. Defaults to none.
+        reference_scores ((float, float), optional): the returns of normalised score 0 and 100 in
+            that environment. Defaults to the dataset's own or, if it has none, to D4RL's.
         sampler (Sampler, optional): TorchRL sampler. Defaults to uniform sampling with replacement.
         sample_unit (SampleUnit, optional): what each drawn transition expands to; for chunks of
             actions see :func:`~torchrl_gtp.data.action_chunks`. Defaults to that transition.
@@ -122,7 +135,8 @@ def load_minari(
             vector (images, text, discrete).
         ValueError: if the dataset is empty or inconsistent, holds a non-finite observation, action
             or reward or actions outside their bounds, if ``cut_after_success`` meets a reward that
-            is neither 0 nor 1, or if an argument is out of range.
+            is neither 0 nor 1, if ``env_kwargs`` are given for a dataset without environment, or
+            if an argument is out of range.
             In each case nothing is left behind.
 
     Examples:
@@ -143,8 +157,17 @@ def load_minari(
     dataset = open_dataset(dataset_id, download)
     keys = select_observation_keys(dataset.observation_space, observation_keys, dataset_id)
     action_spec = make_action_spec(dataset.action_space, dataset_id)
+    env_spec = evaluation_spec(dataset, env_kwargs)
     if dataset.total_steps == 0:
         raise ValueError(f"dataset {dataset_id!r} is empty: it has no step.")
+
+    first = next(iter(dataset.iterate_episodes(dataset.episode_indices[:1])))
+    if observation_keys is None and goals_unseen(first.observations, keys):
+        logger.warning(
+            f"{dataset_id}: the observation {keys} does not contain 'achieved_goal', so that a "
+            "policy does not see how far the goal is. To include it pass "
+            f"observation_keys={['achieved_goal', *keys]}."
+        )
 
     folder: Path | None = None
     if storage == "memmap":
@@ -158,10 +181,13 @@ def load_minari(
             cut_after_success=cut_after_success,
             folder=folder,
         )
+        if isinstance(reward_transform, str):
+            rewards = data["next", "reward"]
+            reward_transform = fit_reward_transform(reward_transform, rewards, returns, dataset_id)
         if reward_transform is not None:
             _transform_rewards(data, reward_transform, dataset_id)
         loc, scale = _normalize(data) if normalize_observations else (None, None)
-        ref_min, ref_max = dataset_scores(dataset)
+        ref_min, ref_max = reference_scores or dataset_scores(dataset)
         buffer = MinariReplayBuffer(
             metadata=MinariMetadata(
                 dataset_id=dataset_id,
@@ -172,10 +198,11 @@ def load_minari(
                 observation_scale=scale,
                 ref_min_score=ref_min,
                 ref_max_score=ref_max,
-                env_spec=evaluation_spec(dataset),
+                env_spec=env_spec,
                 num_steps=len(data),
                 num_episodes=len(returns),
                 behavior_returns=returns,
+                reward_transform=reward_transform,
             ),
             storage=TensorStorage(data),
             sampler=sampler,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import minari
 from gymnasium.envs.registration import EnvSpec
 from minari.storage import get_dataset_path
 
+from torchrl_gtp.data.provenance import how_to_get, is_published
 from torchrl_gtp.data.scores import reference_scores
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
 
     Args:
         dataset_id (str): the Minari id.
-        download (bool): whether a dataset that is not found locally is fetched.
+        download (bool): whether a dataset that is not found locally is fetched; one that is made on
+            the spot never is.
 
     Returns:
         MinariDataset: the dataset.
@@ -35,6 +39,7 @@ def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
     """
     path = get_dataset_path(dataset_id)
     is_local, is_folder = (path / "data").exists(), path.exists()
+    download = download and is_published(dataset_id)
     try:
         return minari.load_dataset(dataset_id, download=download)
     except BaseException as err:
@@ -47,7 +52,8 @@ def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
         raise FileNotFoundError(
             f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
             f"that folder), which has {_local_ids()}"
-            + (f", and could not be downloaded: {err}" if download else "; download=False.")
+            + (f", and could not be downloaded: {err}" if download else ". It was not downloaded.")
+            + f" {how_to_get(dataset_id)}".rstrip()
         ) from err
 
 
@@ -78,12 +84,35 @@ def dataset_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
     return reference_scores(dataset.id) or (None, None)
 
 
-def evaluation_spec(dataset: MinariDataset) -> EnvSpec | None:
-    """Returns the spec of the environment to evaluate in, or ``None`` if the dataset has none."""
+def evaluation_spec(
+    dataset: MinariDataset, env_kwargs: Mapping[str, Any] | None = None
+) -> EnvSpec | None:
+    """Returns the spec of the environment to evaluate in, or ``None`` if the dataset has none.
+
+    Args:
+        dataset (MinariDataset): the dataset.
+        env_kwargs (mapping, optional): arguments that replace or join those of the dataset's
+            environment. Defaults to none.
+
+    Returns:
+        EnvSpec: the spec, a copy.
+
+    Raises:
+        ValueError: if there are ``env_kwargs``, but no environment.
+    """
     text = dataset.storage.metadata.get("eval_env_spec")
     if text is None:
-        return dataset.env_spec
-    # Specs written under gymnasium < 1.0 have fields that EnvSpec no longer knows.
-    known = {field.name for field in dataclasses.fields(EnvSpec)}
-    fields = {name: value for name, value in json.loads(text).items() if name in known}
-    return EnvSpec.from_json(json.dumps(fields))
+        spec = copy.deepcopy(dataset.env_spec)
+    else:
+        # Specs written under gymnasium < 1.0 have fields that EnvSpec no longer knows.
+        known = {field.name for field in dataclasses.fields(EnvSpec)}
+        fields = {name: value for name, value in json.loads(text).items() if name in known}
+        spec = EnvSpec.from_json(json.dumps(fields))
+    if env_kwargs and spec is None:
+        raise ValueError(
+            f"env_kwargs={dict(env_kwargs)}: dataset {dataset.id!r} names no environment that they "
+            "could go to. Leave them out."
+        )
+    if env_kwargs:
+        spec.kwargs = {**spec.kwargs, **env_kwargs}
+    return spec

@@ -109,6 +109,37 @@ def concatenate(observation: Any, keys: Sequence[NestedKey]) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
+def goals_unseen(observations: Any, keys: Sequence[NestedKey]) -> bool:
+    """Returns whether the observation vector lacks the quantity that goals are about.
+
+    Environments with goals report it as ``"achieved_goal"``. Most repeat it in ``"observation"``,
+    but the ant's position in AntMaze stands in ``"achieved_goal"`` alone.
+
+    Args:
+        observations (ndarray or dict): the observations of an episode, with its steps first.
+        keys (sequence of NestedKey): what the vector is made of.
+
+    Returns:
+        whether a column of ``"achieved_goal"`` resembles none of the vector's columns (mean
+        distance over 0.01; environments add noise to one of the two).
+
+    Examples:
+        >>> import numpy as np
+        >>> steps = np.arange(3.0)[:, None]
+        >>> goals_unseen({"observation": 0 * steps, "achieved_goal": steps}, ["observation"])
+        True
+        >>> goals_unseen({"observation": steps, "achieved_goal": steps}, ["observation"])
+        False
+    """
+    if not isinstance(observations, dict) or "achieved_goal" not in observations:
+        return False
+    leaves = list(_array_leaves(observations["achieved_goal"]))
+    achieved = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=-1)
+    vector = concatenate(observations, keys)
+    distance = np.abs(achieved[:, :, None] - vector[:, None, :]).mean(0)
+    return bool((distance.min(-1) > 0.01).any())
+
+
 def make_action_spec(space: gym.Space, dataset_id: str) -> Bounded:
     """Turns a bounded, one-dimensional ``Box`` into a TorchRL spec of ``float32``.
 
@@ -151,6 +182,14 @@ def _leaves(space: gym.Space, prefix: _Path = ()) -> Iterator[tuple[_Path, gym.S
             yield from _leaves(child, (*prefix, name))
     else:
         yield prefix or (OBSERVATION,), space
+
+
+def _array_leaves(value: Any) -> Iterator[np.ndarray]:
+    if isinstance(value, dict):
+        for child in value.values():
+            yield from _array_leaves(child)
+    else:
+        yield np.asarray(value, dtype=np.float32)
 
 
 def _as_path(key: NestedKey) -> _Path:
