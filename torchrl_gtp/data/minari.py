@@ -217,7 +217,11 @@ def load_minari(
         raise
     if folder is not None:
         weakref.finalize(buffer, _remove, folder, os.getpid())
-    logger.info(f"loaded {dataset_id}: {len(data)} steps in {len(returns)} episodes.")
+    cut = dataset.total_steps - len(data)
+    logger.info(
+        f"loaded {dataset_id}: {len(data)} steps in {len(returns)} episodes"
+        + (f", {cut} steps after a success cut." if cut_after_success else ".")
+    )
     return buffer
 
 

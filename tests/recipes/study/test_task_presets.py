@@ -1,0 +1,213 @@
+"""The presets of the tasks: what they say exists, and is what was published."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torchrl.objectives
+from hydra import compose, initialize_config_dir
+from minari.dataset.minari_dataset import parse_dataset_id
+from omegaconf import DictConfig, OmegaConf
+
+import torchrl_gtp
+from recipes.gtp import train as recipe
+from torchrl_gtp.data import reference_scores
+
+ROOT = Path(recipe.__file__).parents[2]
+FOLDER = ROOT / "recipes" / "study"
+NAMES = sorted(p.stem for p in (FOLDER / "task").glob("*.yaml") if not p.stem.startswith("_"))
+METHODS = {
+    *("gtp", "gtp_bc", "diffusion_bc", "consistency_bc", "diffusion_ql", "consistency_ql"),
+    *("idql", "dipo", "iql", "td3_bc", "cql", "bc"),
+}
+TORCHRL_LOSSES = {"iql": "IQLLoss", "td3_bc": "TD3BCLoss", "cql": "CQLLoss", "bc": "BCLoss"}
+# Diffusion-QL's eta, gradient clip, max-Q backup and learning rate of the actor, by D4RL's names.
+DIFFUSION_QL = {
+    "halfcheetah-medium": (1.0, 9.0, False, 3e-4),
+    "hopper-medium": (1.0, 9.0, False, 3e-4),
+    "walker2d-medium": (1.0, 1.0, False, 3e-4),
+    "halfcheetah-medium-replay": (1.0, 2.0, False, 3e-4),
+    "hopper-medium-replay": (1.0, 4.0, False, 3e-4),
+    "walker2d-medium-replay": (1.0, 4.0, False, 3e-4),
+    "halfcheetah-medium-expert": (1.0, 7.0, False, 3e-4),
+    "hopper-medium-expert": (1.0, 5.0, False, 3e-4),
+    "walker2d-medium-expert": (1.0, 5.0, False, 3e-4),
+    "antmaze-umaze": (0.5, 2.0, False, 3e-4),
+    "antmaze-umaze-diverse": (2.0, 3.0, True, 3e-4),
+    "antmaze-medium-play": (2.0, 2.0, True, 1e-3),
+    "antmaze-medium-diverse": (3.0, 1.0, True, 3e-4),
+    "antmaze-large-play": (4.5, 10.0, True, 3e-4),
+    "antmaze-large-diverse": (3.5, 7.0, True, 3e-4),
+    "pen-human": (0.15, 7.0, False, 3e-5),
+    "pen-cloned": (0.1, 8.0, False, 3e-5),
+    "kitchen-complete": (0.005, 9.0, False, 3e-4),
+    "kitchen-partial": (0.005, 10.0, False, 3e-4),
+    "kitchen-mixed": (0.005, 10.0, False, 3e-4),
+}
+# By the first word of a preset: an environment, the dimensions of its action and D4RL's horizon.
+ENVIRONMENTS = {
+    "hopper": ("Hopper-v5", 3, 1000),
+    "halfcheetah": ("HalfCheetah-v5", 6, 1000),
+    "walker2d": ("Walker2d-v5", 6, 1000),
+    "antmaze_umaze": ("AntMaze_UMaze-v4", 8, 700),
+    "antmaze_medium": ("AntMaze_Medium-v4", 8, 1000),
+    "antmaze_large": ("AntMaze_Large-v4", 8, 1000),
+    "pen": ("AdroitHandPen-v1", 24, 100),
+    "door": ("AdroitHandDoor-v1", 28, 200),
+    "hammer": ("AdroitHandHammer-v1", 26, 200),
+    "relocate": ("AdroitHandRelocate-v1", 30, 200),
+    "kitchen": ("FrankaKitchen-v1", 9, 280),
+}
+
+
+@cache
+def composed(name: str) -> DictConfig:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        return compose(f"task/{name}")["task"]
+
+
+def load(name: str) -> dict[str, Any]:
+    return OmegaConf.to_container(composed(name), resolve=True)
+
+
+def environment(name: str) -> tuple[str, int, int]:
+    return next(value for key, value in ENVIRONMENTS.items() if name.startswith(key))
+
+
+def leaves(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in mapping.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in ("env.kwargs", "optim.lr"):
+            found.update(leaves(value, f"{path}."))
+        else:
+            found[path] = value
+    return found
+
+
+def loss_arguments() -> set[str]:
+    losses = [torchrl_gtp.GTPLoss, getattr(torchrl_gtp, "QGradientLoss", torchrl_gtp.GTPLoss)]
+    named = {key for loss in losses for key in inspect.signature(loss).parameters}
+    # The Q-gradient's own, which the class of that name brings.
+    return named | {"q_weight", "q_normalization"}
+
+
+OURS = [name for name in NAMES if not name.startswith("pointmaze")]
+
+
+def test_every_suite_is_there():
+    suites = {}
+    for name in OURS:
+        suites.setdefault(load(name)["study"]["suite"], []).append(name)
+    assert {suite: len(names) for suite, names in suites.items()} == {
+        "Gym": 9,
+        "AntMaze": 6,
+        "Adroit": 12,
+        "Kitchen": 3,
+        "Gym-like": 8,
+        "AntMaze-like": 4,
+        "Adroit-like": 3,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schema(name):
+    preset = load(name)
+    assert set(preset) <= {"dataset", "env", "replay_buffer", "study"}
+    parse_dataset_id(preset["dataset"])
+    config = OmegaConf.to_container(OmegaConf.load(ROOT / "recipes" / "gtp" / "config.yaml"))
+    fields = leaves(config)
+    methods = preset["study"].pop("methods", {})
+    study = preset.pop("study")
+    assert set(study) <= {"name", "suite", "note", "source", "reference_scores"}
+    assert study["name"] and study["suite"]
+    assert set(leaves(preset)) <= set(fields)
+    assert set(methods) <= METHODS
+    for method, overrides in methods.items():
+        for field in leaves(overrides):
+            if field.startswith("method.learner.options."):
+                loss = getattr(torchrl.objectives, TORCHRL_LOSSES[method])
+                assert field.rpartition(".")[2] in inspect.signature(loss).parameters
+            elif field.startswith("loss.") and field not in fields:
+                assert field.removeprefix("loss.") in loss_arguments(), field
+            else:
+                assert field in fields or field == "method.learner.terms", field
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_name_their_source_and_like_sets_say_so(name):
+    preset = load(name)
+    study = preset["study"]
+    for field in study["source"]:
+        group, _, rest = field.partition(".")
+        assert group in ("dataset", "reference_scores", "env", "replay_buffer", "methods")
+        assert group != "methods" or rest in METHODS
+    assert {f"methods.{method}" for method in study["methods"]} <= set(study["source"])
+    assert {"dataset", "env.max_steps", "env.final_episodes"} <= set(study["source"])
+    for field in leaves({"replay_buffer": preset.get("replay_buffer", {})}):
+        known = study["source"].keys() | {"replay_buffer.reward_shift"}  # goes with the scale
+        assert field in known or field == "replay_buffer.clip_actions"
+    assert name.endswith("_like") == preset["dataset"].startswith("like/")
+    assert name.endswith("_like") == study["suite"].endswith("-like")
+    assert ("not D4RL" in study["note"]) == name.endswith("_like")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_reference_scores_are_those_of_the_table(name):
+    preset = load(name)
+    task = name.replace("_", "-").removesuffix("-like")
+    assert tuple(preset["study"]["reference_scores"]) == reference_scores(task)
+
+
+@pytest.mark.parametrize("task", ENVIRONMENTS)
+def test_horizon_and_arguments_fit_the_environment(task):
+    robotics = pytest.importorskip("gymnasium_robotics")
+    gym.register_envs(robotics)
+    env_id, action_dim, horizon = ENVIRONMENTS[task]
+    spec = gym.spec(env_id)
+    # Gymnasium-Robotics gives the pen twice the steps that D4RL gives it.
+    assert spec.max_episode_steps == (200 if task == "pen" else horizon)
+    env = gym.make(spec).unwrapped
+    assert env.action_space.shape == (action_dim,)
+    accepted = inspect.signature(type(env).__init__).parameters
+    for preset in (load(name) for name in OURS if name.startswith(task)):
+        assert preset["env"]["max_steps"] == horizon
+        assert set(preset["env"].get("kwargs") or {}) <= set(accepted)
+        keys = preset.get("replay_buffer", {}).get("observation_keys")
+        assert keys is None or set(keys) <= set(env.observation_space.spaces)
+    env.close()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_diffusion_ql_as_published(name):
+    methods = load(name)["study"]["methods"]
+    published = DIFFUSION_QL.get(name.replace("_", "-").removesuffix("-like"))
+    assert ("diffusion_ql" in methods) == (published is not None)
+    if published is None:
+        return
+    eta, clip, max_q_backup, lr = published
+    settings = methods["diffusion_ql"]
+    # Theirs is the mean over the dimensions of the action, ours the sum.
+    assert settings["loss"]["q_weight"] == pytest.approx(eta * environment(name)[1])
+    assert settings["loss"].get("num_backup_samples", 1) == (10 if max_q_backup else 1)
+    assert settings["optim"]["grad_clip"] == clip
+    assert settings["optim"].get("lr", {}).get("actor_network", 3e-4) == lr
+
+
+def test_umaze_is_evaluated_from_start_to_goal_of_its_data():
+    """The other way round the goal-conditioned data would say nothing of the path."""
+    gym.register_envs(pytest.importorskip("gymnasium_robotics"))
+    kwargs = load("antmaze_umaze")["env"]["kwargs"]
+    env = gym.make("AntMaze_UMaze-v4", **kwargs).unwrapped
+    start, goal = env.maze.unique_reset_locations, env.maze.unique_goal_locations
+    assert [env.maze.cell_xy_to_rowcol(cell[0]).tolist() for cell in (start, goal)] == [
+        [3, 1],
+        [1, 1],
+    ]
+    assert not env.continuing_task
+    env.close()
