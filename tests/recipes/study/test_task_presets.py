@@ -136,7 +136,7 @@ def test_schema(name):
             elif field.startswith("loss.") and field not in fields:
                 assert field.removeprefix("loss.") in loss_arguments(), field
             else:
-                assert field in fields or field == "method.learner.terms", field
+                assert field in fields, field
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -211,3 +211,19 @@ def test_umaze_is_evaluated_from_start_to_goal_of_its_data():
     ]
     assert not env.continuing_task
     env.close()
+
+
+def test_the_page_of_the_tasks_shows_the_presets():
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    table = {row[0].strip("`"): row[1:] for row in rows if row and row[0].strip("`") in NAMES}
+    assert set(table) == set(OURS)
+    for name, (dataset, reward, horizon, episodes, scores, _) in table.items():
+        preset = load(name)
+        assert dataset.strip("`") == preset["dataset"]
+        scale = preset.get("replay_buffer", {}).get("reward_scale", 1.0)
+        assert reward == ("4 (r - 0.5)" if scale == 4 else "r")
+        assert int(horizon) == preset["env"]["max_steps"]
+        assert int(episodes) == preset["env"]["final_episodes"]
+        shown = [float(score) for score in scores.split(",")]
+        assert shown == pytest.approx(preset["study"]["reference_scores"], rel=1e-3)
