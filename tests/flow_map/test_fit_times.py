@@ -53,6 +53,22 @@ def test_a_time_moves_to_where_the_map_needs_it(num_steps):
     assert JumpSampler()(flow_map, noise, None, num_steps).std().item() < 0.1
 
 
+def test_chance_moves_nothing():
+    """Where a jump lands mirrors the samples around their mean: others, but no better ones."""
+
+    class MirroringFlowMap(GaussianFlowMap):
+        def forward(self, action_t, t, s, condition=None):
+            apart = super().forward(action_t, t, s) - MEAN
+            return MEAN + torch.where(((100 * s) % 2 < 1) & (s > 0), -apart, apart)
+
+    torch.manual_seed(0)
+    flow_map, action = MirroringFlowMap(), MEAN + STD * normal(500, 2)
+    noise = normal(2, 500, 2)
+    times = fit_times(flow_map, action, noise, None, 5)
+    grid = tuple(flow_map.noise_levels.jump_times(5)[1:-1].tolist())
+    assert times == pytest.approx(grid)
+
+
 def test_conditions_and_bounds_are_those_of_the_samples():
     torch.manual_seed(0)
     seen = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -14,6 +15,8 @@ __all__ = ["energy_score", "fit_times"]
 
 # Logarithms of the factors that a level is moved by: 2.7, 1.6, 1.3 and 1.13.
 _FIRST_MOVE, _LAST_MOVE = 1.0, 0.12
+# Standard errors by which a move has to be better: some of many would be by chance.
+_CERTAINTY = 2.0
 
 
 def energy_score(samples: Tensor, action: Tensor) -> Tensor:
@@ -59,9 +62,10 @@ def fit_times(
     """Fits the intermediate noise levels of K jumps to data.
 
     From the Karras levels on, one level at a time is moved up or down by a factor, as long as the
-    mean :func:`energy_score` falls; then the factor shrinks. All placements see the same noise, so
-    that they differ by what they do alone. It is a search for a local optimum, and few data can be
-    fitted too well: measure on other data what it gives.
+    mean :func:`energy_score` falls by more than twice the standard error of the difference; then
+    the factor shrinks. All placements see the same data and noise, so that they differ by what they
+    do alone. With few data the Karras levels stay where they are. It is a search for a local
+    optimum: measure on other data what it gives.
 
     Args:
         flow_map (FlowMap): the flow map.
@@ -99,26 +103,30 @@ def fit_times(
         condition = condition.expand(len(noise), *condition.shape)
     levels = flow_map.noise_levels
 
-    def score(logs: list[float]) -> float:
+    def scores(logs: list[float]) -> Tensor:
         sampler = JumpSampler(times=tuple(math.exp(log) for log in logs))
         samples = sampler(flow_map, noise, condition, num_steps)
-        samples = samples if bounds is None else samples.clamp(*bounds)
-        return energy_score(samples, action).mean().item()
+        return energy_score(samples if bounds is None else samples.clamp(*bounds), action)
 
     logs = levels.jump_times(num_steps)[1:-1].log().tolist()
     lowest, highest = math.log(levels.sigma_min), math.log(levels.sigma_max)
-    best, move = score(logs), _FIRST_MOVE
+    best, move = scores(logs), _FIRST_MOVE
     while move >= _LAST_MOVE:
-        before = best
+        has_moved = False
         for i in range(len(logs)):
             for direction in (move, -move):
                 moved = [*logs[:i], logs[i] + direction, *logs[i + 1 :]]
-                above, below = [highest, *moved], [*moved, lowest]
-                if any(a <= b for a, b in zip(above, below, strict=True)):
+                ends = itertools.pairwise([highest, *moved, lowest])
+                if any(above <= below for above, below in ends):
                     continue
-                found = score(moved)
-                if found < best:
-                    best, logs = found, moved
-        if best >= before:
+                found = scores(moved)
+                if _is_less(found, best):
+                    best, logs, has_moved = found, moved, True
+        if not has_moved:
             move /= 2
     return tuple(math.exp(log) for log in logs)
+
+
+def _is_less(scores: Tensor, others: Tensor) -> bool:
+    gain = others - scores
+    return gain.mean().item() > _CERTAINTY * gain.std().item() / math.sqrt(len(gain))
