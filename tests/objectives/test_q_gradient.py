@@ -19,6 +19,7 @@ from torchrl_gtp.objectives import (
     PrecomputedAdvantage,
     QGradientLoss,
     TruncatedQuantileLoss,
+    q_gradient,
 )
 
 SPEC = Bounded(-1, 1, (2,))
@@ -89,6 +90,28 @@ def test_divisor_is_over_valid_samples():
     td["observation"][~valid] = 100.0
     value, _ = loss.q_gradient_loss(td)
     torch.testing.assert_close(value, expected)
+
+
+def test_divisor_over_several_processes(monkeypatch):
+    """Two processes with halves of a batch divide by the mean over the whole of it."""
+    td = make_batch(16)
+    loss = prepared(td, 0.0, sync_advantage=True)
+    expected, _ = loss.q_gradient_loss(td)
+    sums = []
+
+    def add_to(total):
+        def gather(parts):
+            sums.append(parts)
+            return parts if total is None else total
+
+        return gather
+
+    monkeypatch.setattr(q_gradient, "sum_over_processes", add_to(None))
+    for half in (td[:8], td[8:]):
+        loss.q_gradient_loss(half.clone())
+    monkeypatch.setattr(q_gradient, "sum_over_processes", add_to(sums[0] + sums[1]))
+    values = [loss.q_gradient_loss(half.clone())[0] for half in (td[:8], td[8:])]
+    torch.testing.assert_close(sum(values) / 2, expected)
 
 
 def test_one_coin_for_the_batch_and_both_sides_come_up():

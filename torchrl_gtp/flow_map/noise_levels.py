@@ -187,8 +187,8 @@ def square_root_curriculum(progress: Tensor, first: int = 1, last: int = 149) ->
     """Computes the number of grid nodes of the first consistency models, which grows as a root.
 
     ``N(k) = ceil(sqrt(k / K (N_1^2 - N_0^2) + N_0^2))`` for update ``k`` of ``K``, from
-    ``N_0 = first + 1`` to ``N_1 = last + 1`` nodes (arXiv 2303.01469, appendix C, as Consistency-AC
-    has it in its published code, from 2 to 150 nodes).
+    ``N_0 = first + 1`` to ``N_1 = last + 1`` nodes: after arXiv 2303.01469, appendix C, in the
+    form of Consistency-AC's published code, which goes from 2 to 150 nodes.
 
     Args:
         progress (Tensor): share of training done, in [0, 1] (values outside are clamped).

@@ -21,7 +21,7 @@ __all__ = ["ActionGradient"]
 class ActionGradient(TensorDictModuleBase):
     """Takes a few steps of gradient ascent on Q from given actions, within their bounds.
 
-    This is the action gradient of DIPO (arXiv 2305.13122, algorithm 1): the policy is fitted to
+    This is the action gradient of DIPO (arXiv 2305.13122): the policy is fitted to
     actions of the buffer that were moved to where Q is larger, so that no gradient passes through
     its sampler. The actions are read from one entry and written to another one, because the
     critics must go on to learn from the actions that were taken. The policy's loss reads the

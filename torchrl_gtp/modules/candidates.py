@@ -26,8 +26,8 @@ class CandidateActor(TensorDictModuleBase):
     ``softmax(min_j Q_j / temperature)``: the evaluation of Diffusion-QL and its successors, with 50
     candidates. ``"greedy"`` keeps the one of the largest value (IDQL, arXiv 2304.10573, in its
     published evaluation, with 64). ``"expectile"`` keeps candidates in proportion to
-    ``|expectile - 1(min_j Q_j < V)|``, the policy that is implicit in the expectile critic (IDQL,
-    eq. 9). The GTP paper acts on one sample.
+    ``|expectile - 1(min_j Q_j < V)|``, the policy that is implicit in the expectile critic (IDQL).
+    The GTP paper acts on one sample.
 
     The candidates' noise is always drawn. Under deterministic exploration types there is one
     candidate: what the actor does then. Of an actor with a ``chunk_length`` whole chunks are
