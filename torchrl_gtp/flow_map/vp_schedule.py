@@ -79,8 +79,12 @@ class VPSchedule:
                 f"num_steps must lie in [1, {self.num_levels}], the number of levels of the "
                 f"schedule; got {num_steps}. Train with VPSchedule(num_levels={num_steps})."
             )
-        index = torch.linspace(self.num_levels, 0, num_steps + 1, dtype=torch.float64).round()
-        return self.level(index).to(device=device, dtype=dtype or torch.get_default_dtype())
+        dtype = dtype or torch.get_default_dtype()
+        # On the device from the start: a copy from the host could not be captured in a graph.
+        precise = torch.promote_types(dtype, torch.float32)
+        steps = num_steps + 1
+        index = torch.linspace(self.num_levels, 0, steps, dtype=precise, device=device).round()
+        return self.level(index).to(dtype)
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives a uniformly drawn level; see :class:`~torchrl_gtp.flow_map.StartSampler`."""
