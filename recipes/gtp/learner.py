@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from tensordict import TensorDictBase
 from tensordict.nn import CudaGraphModule
 from torch import distributed
+from torchrl.objectives.common import LossModule
+from torchrl.objectives.utils import TargetNetUpdater
 
 from recipes.common.options import check_options
 from recipes.common.processes import Processes
@@ -98,35 +100,42 @@ class Learner:
         cfg: the ``optim`` group of the recipe's config.
         processes: those among which each batch is split. Defaults to this one alone.
         compilation: the ``compile`` group of the recipe's config. Defaults to running eagerly.
+        model: what computes the losses instead of ``loss``, with its parameters. Defaults to
+            ``loss`` itself.
 
     Attributes:
         step: updates made so far.
         num_updates: updates in the whole run.
+        takes_num_steps: whether the number of jumps K means something to the policy.
     """
+
+    takes_num_steps = True
 
     def __init__(
         self,
-        loss: GTPLoss,
+        loss: LossModule,
         cfg: DictConfig,
         processes: Processes | None = None,
         compilation: Mapping[str, Any] | None = None,
+        model: Callable[[TensorDictBase], TensorDictBase] | None = None,
     ) -> None:
         if cfg.lr_schedule not in ("constant", "cosine"):
             raise ValueError(
                 f"optim.lr_schedule must be 'constant' or 'cosine', got {cfg.lr_schedule!r}."
             )
-        self.loss = loss
+        self.loss: Any = loss
         self.step = 0
         self.num_updates: int = cfg.steps
         # Before the moving averages start, which begin at the weights that all processes get.
-        model = None if processes is None else processes.parallel(loss)
+        if model is None and processes is not None:
+            model = processes.parallel(loss)
         # Cloning has no critics: rates of theirs may stand in a config for both.
-        trained = {name.rpartition("_params.")[0] for name, _ in loss.named_parameters()}
+        trained = {name.rpartition("_params.")[0] or name for name, _ in loss.named_parameters()}
         trained |= {name.rpartition(".")[2] for name in trained}
         self._update = Update(
             loss,
             make_optimizer(loss, _by_network(cfg.lr, trained)),
-            TargetUpdate(loss, _by_network(cfg.tau, trained)),
+            _target_update(loss, cfg, trained),
             num_updates=max(1, cfg.steps),
             schedules={"lr": cosine(1.0)} if cfg.lr_schedule == "cosine" else None,
             model=model,
@@ -177,6 +186,16 @@ class Learner:
         """Go back to the state of :meth:`state_dict`; the number of updates of the run stays."""
         self.step = state["step"]
         self._update.load_state_dict({"loss_module": state["loss"], **state["update"]})
+
+
+def _target_update(
+    loss: LossModule, cfg: DictConfig, trained: Collection[str]
+) -> TargetNetUpdater | None:
+    """The moving averages; none for a loss that has no target, as for cloning by regression."""
+    names = (name.rpartition(".")[2] for name, _ in loss.named_modules())
+    if not any(name.startswith("target_") for name in names):
+        return None
+    return TargetUpdate(loss, _by_network(cfg.tau, trained))
 
 
 def _by_network(value: Any, networks: Collection[str]) -> Any:
