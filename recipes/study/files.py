@@ -1,0 +1,141 @@
+"""What the folder of a cell holds, and how it is read when part of it is missing or damaged."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG, CURVES, RESULT, FAILURE, OWNER = (
+    "config.yaml",
+    "curves.csv",
+    "result.json",
+    "failure.json",
+    "owner.json",
+)
+STARTS, LOCK, LOG, STUDY = "starts.json", ".lock", "log.txt", "study.yaml"
+# Beginnings of the fields that change neither what is trained nor how it is evaluated.
+FREE = ("device", "num_threads", "resume", "logger", "checkpoint", "study.note", "study.source")
+# A result without these was not written by this recipe.
+REQUIRED = ("task", "method", "seed", "updates", "last")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; ``None`` if the file is missing or cut short."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a cell; ``None`` if it is not finished, also where the file is damaged."""
+    result = read_json(folder / RESULT)
+    whole = isinstance(result, dict) and all(key in result for key in REQUIRED)
+    return result if whole else None
+
+
+def write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write the logged values as CSV: a row an entry, a column a quantity, empty where not logged.
+
+    Args:
+        path: the file.
+        history: rows with ``"step"`` and any quantities.
+    """
+    names = sorted({name for row in history for name in row} - {"step"})
+    lines = [",".join(["step", *names])]
+    lines += [
+        ",".join(str(row[name]) if name in row else "" for name in ("step", *names))
+        for row in history
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Read what :func:`write_curves` wrote; no rows if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    read = [{name: float(value) for name, value in row.items() if value} for row in rows]
+    return [{**row, "step": int(row["step"])} for row in read]
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Fields in which two configs would train or evaluate something else.
+
+    Args:
+        first: a config as plain dictionaries.
+        second: the other.
+
+    Returns:
+        lines of the form ``"optim.steps: 10 and 20"``.
+
+    Example:
+        >>> differences({"seed": 0, "env": {"num_envs": 2}}, {"seed": 1, "env": {"num_envs": 2}})
+        ['seed: 0 and 1']
+    """
+    left, right = _flat(first), _flat(second)
+    names = [name for name in {**left, **right} if not name.startswith(FREE)]
+    missing = "nothing"
+    return [
+        f"{name}: {left.get(name, missing)} and {right.get(name, missing)}"
+        for name in names
+        if left.get(name, missing) != right.get(name, missing)
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            fields |= _flat(value, f"{prefix}{key}.")
+        else:
+            fields[f"{prefix}{key}"] = value
+    return fields
+
+
+def check_config(folder: Path, config: DictConfig) -> None:
+    """Check that the folder of a cell is new or was made with the same settings.
+
+    Raises:
+        ValueError: if it was not; the message names the fields that differ.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    former: Any = OmegaConf.to_container(OmegaConf.load(path))
+    now: Any = OmegaConf.to_container(config)
+    different = differences(former, now)
+    if different:
+        raise ValueError(
+            f"{folder} was made with other settings (there and now):\n  "
+            + "\n  ".join(different)
+            + "\nChoose another folder=... for the new settings, or remove this one."
+        )
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Write the config of a cell."""
+    write_text(folder / CONFIG, OmegaConf.to_yaml(config))

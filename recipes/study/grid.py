@@ -1,0 +1,218 @@
+"""The grid of a study: which cells there are, in which order, and the config of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+HERE = Path(__file__).parent
+# Groups whose options the functions that receive them check, with messages of their own.
+_OPEN = ("loss", "critic.options", "method.learner", "study.source")
+
+
+@dataclass
+class Grid:
+    """Every method on every task with every seed.
+
+    Attributes:
+        tasks: names of files in ``task/``.
+        methods: names of files in ``method/``.
+        seeds: seeds of networks, batches and noise.
+        overrides: of the config of these cells.
+    """
+
+    tasks: list[str] = MISSING
+    methods: list[str] = MISSING
+    seeds: list[int] = MISSING
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Study:
+    """What ``studies/*.yaml`` hold.
+
+    Attributes:
+        name: title of the study.
+        folder: where its cells go; ``None`` for ``outputs/study/<name>``.
+        workers: cells that run at the same time; ``None`` for one on each GPU, or without GPU one
+            on each core.
+        only: patterns of cells, as ``"*/gtp/*"``, to which this run is restricted; none: all.
+        overrides: of the config of all cells.
+        grids: the cells, in the order in which they run: those of the first grid first, in each
+            the first seed first, then the first task.
+    """
+
+    name: str = MISSING
+    folder: str | None = None
+    workers: int | None = None
+    only: list[str] = field(default_factory=list)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    grids: list[Grid] = MISSING
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a task with a seed.
+
+    Attributes:
+        task: name of the task's file.
+        method: name of the method's file.
+        seed: the seed.
+        config: the whole config, resolved.
+    """
+
+    task: str
+    method: str
+    seed: int
+    config: DictConfig
+
+    @property
+    def name(self) -> str:
+        """Its place in the grid and in the study's folder."""
+        return cell_name(self.task, self.method, self.seed)
+
+    @property
+    def updates(self) -> int:
+        """Updates that it takes."""
+        return self.config.optim.steps
+
+
+def cell_name(task: str, method: str, seed: int) -> str:
+    """Name of a cell, which is also its path below the study's folder.
+
+    Example:
+        >>> cell_name("pointmaze_medium", "gtp", 0)
+        'pointmaze_medium/gtp/seed_0'
+    """
+    return f"{task}/{method}/seed_{seed}"
+
+
+def study_file(study: str) -> Path:
+    """The file of a study, given by its name in ``studies/`` or by its path.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(study)
+    if path.suffix not in (".yaml", ".yml"):
+        path = HERE / "studies" / f"{study}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in (HERE / "studies").glob("*.yaml")))
+        raise FileNotFoundError(
+            f"There is no study {study!r}. Give the path of a YAML file, or one of {known}."
+        )
+    return path
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study and apply overrides of the form ``key=value``.
+
+    Args:
+        path: what :func:`study_file` returns.
+        overrides: of the fields of :class:`Study`, as ``"workers=2"``.
+
+    Raises:
+        ValueError: for fields or values that :class:`Study` does not have, or no cell at all.
+    """
+    try:
+        study = OmegaConf.structured(Study)
+        study.merge_with(OmegaConf.load(path))
+        study.merge_with_dotlist(list(overrides))
+        read = OmegaConf.to_object(study)
+    except OmegaConfBaseException as error:
+        fields = ", ".join(Study.__dataclass_fields__)
+        raise ValueError(f"{path}: {error}\nA study has the fields {fields}.") from error
+    assert isinstance(read, Study)
+    if not any(grid.tasks and grid.methods and grid.seeds for grid in read.grids):
+        raise ValueError(f"{path}: no grid has a task, a method and a seed, so there is no cell.")
+    return read
+
+
+def make_cells(study: Study, *, extra: Path | None = None) -> list[Cell]:
+    """List the cells of a study in the order in which they run.
+
+    Args:
+        study: the study.
+        extra: a folder whose ``task/`` and ``method/`` are searched after those of this recipe.
+
+    Raises:
+        ValueError: if a cell is listed twice, a file does not exist, or one has a field that
+            cells do not have.
+    """
+    folders = [HERE] if extra is None else [HERE, extra]
+    base = _load("cell", [HERE])
+    OmegaConf.set_struct(base, True)
+    parts: dict[tuple[str, str], DictConfig] = {}
+    cells: dict[str, Cell] = {}
+    for grid in study.grids:
+        places = [(s, t, m) for s in grid.seeds for t in grid.tasks for m in grid.methods]
+        for seed, task, method in places:
+            name = cell_name(task, method, seed)
+            if name in cells:
+                raise ValueError(f"The cell {name} is listed twice in the study {study.name}.")
+            for group, choice in (("task", task), ("method", method)):
+                if (group, choice) not in parts:
+                    parts[group, choice] = _load_choice(group, choice, folders)
+            layers: list[Any] = [parts["task", task].copy(), parts["method", method]]
+            # The per-method settings of a task belong to one method each.
+            of_methods = layers[0].get("study", {}).pop("methods", {})
+            layers += [of_methods.get(method, {}), study.overrides, grid.overrides, {"seed": seed}]
+            config = base.copy()
+            for group in _OPEN:
+                OmegaConf.set_struct(OmegaConf.select(config, group), False)
+            try:
+                for layer in layers:
+                    config.merge_with(layer)
+                OmegaConf.resolve(config)
+            except OmegaConfBaseException as error:
+                raise ValueError(f"The config of {name}: {error}") from error
+            missing = sorted(OmegaConf.missing_keys(config))
+            if missing:
+                raise ValueError(f"The config of {name} lacks {', '.join(missing)}.")
+            cells[name] = Cell(task, method, seed, config)
+    return list(cells.values())
+
+
+def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """The cells whose name matches one of the patterns; all of them if there is no pattern.
+
+    Raises:
+        ValueError: if none matches.
+    """
+    chosen = [c for c in cells if not patterns or any(fnmatch(c.name, p) for p in patterns)]
+    if not chosen:
+        raise ValueError(
+            f"only={list(patterns)} matches none of the {len(cells)} cells, which are named like "
+            f"{cells[0].name}."
+        )
+    return chosen
+
+
+def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> DictConfig:
+    try:
+        config = _load(f"{group}/{choice}", folders)
+    except (MissingConfigException, ConfigCompositionException) as error:
+        known = sorted({f.stem for folder in folders for f in (folder / group).glob("*.yaml")})
+        raise ValueError(
+            f"{group} {choice!r}: {error}\nThere are: "
+            f"{', '.join(name for name in known if not name.startswith('_'))}."
+        ) from error
+    # A file of a group lies below the group's name, unless its package is _global_.
+    return config[group] if set(config) == {group} else config
+
+
+def _load(name: str, folders: Sequence[Path]) -> DictConfig:
+    """Compose the config ``name`` of the first folder that has it, with its defaults."""
+    holder = next((folder for folder in folders if (folder / f"{name}.yaml").is_file()), folders[0])
+    with initialize_config_dir(str(holder.resolve()), version_base="1.3"):
+        config = compose(name)
+    OmegaConf.set_struct(config, False)
+    return config

@@ -1,0 +1,159 @@
+"""A process that runs one cell, and what it tells the runner by its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Iterator
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from omegaconf import OmegaConf
+
+from recipes.study import files
+from recipes.study.cell import Stopped, run_cell
+from recipes.study.versions import now
+
+FINISHED, FAILED, STOPPED, TAKEN = 0, 1, 130, 75
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a cell's folder, if no other process does.
+
+    The kernel gives the lock back when the process ends, however it ends, so that none is left by a
+    process that was killed. ``owner.json`` says who holds it.
+
+    Args:
+        folder: the cell's folder.
+
+    Yields:
+        whether the lock is held now.
+
+    Example:
+        >>> import tempfile
+        >>> with owned(Path(tempfile.mkdtemp())) as held:
+        ...     held
+        True
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / files.LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        files.write_json(
+            folder / files.OWNER, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
+        )
+        yield True
+    finally:
+        (folder / files.OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether another process works on the cell."""
+    if not (folder / files.LOCK).exists():
+        return False
+    lock = filelock.FileLock(folder / files.LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def owner(folder: Path) -> str:
+    """Who works on the cell, for messages."""
+    holder = files.read_json(folder / files.OWNER) or {}
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+def work(config: dict[str, Any], place: dict[str, Any], folder: str, progress: Any) -> None:
+    """Run one cell in a process of its own; the exit code says how it ended.
+
+    Args:
+        config: the cell's config.
+        place: ``task``, ``method`` and ``seed``.
+        folder: the cell's folder.
+        progress: shared array of two integers: updates at the start and by now.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    # What libraries print goes to the cell's log, below Python's streams too.
+    with (path / files.LOG).open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    # Ctrl-C is for the runner, which then tells its workers.
+    os.setsid()
+    _stop_with_parent()
+    with owned(path) as held:
+        if not held:
+            raise SystemExit(TAKEN)
+        code = FINISHED
+        if files.read_result(path) is None:
+            code = _run(config, place, path, progress)
+    raise SystemExit(code)
+
+
+def _run(config: dict[str, Any], place: dict[str, Any], path: Path, progress: Any) -> int:
+    print(f"--- {now()} process {os.getpid()}", flush=True)
+
+    def on_update(step: int) -> None:
+        if progress[0] < 0:
+            progress[0] = step
+        progress[1] = step
+
+    try:
+        run_cell(OmegaConf.create(config), place, path, on_update)
+    except (Stopped, KeyboardInterrupt):
+        return STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        files.write_json(
+            path / files.FAILURE,
+            {
+                "type": type(error).__name__,
+                "message": str(error) + _hint(error),
+                "traceback": traceback.format_exc(),
+                "time": now(),
+                "updates": max(progress[1], 0),
+            },
+        )
+        return FAILED
+    return FINISHED
+
+
+def _hint(error: Exception) -> str:
+    """How to mend what libraries report without saying it."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return " Run fewer cells on the GPU by workers=..., or take a smaller batch."
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f" Install {error.name}; simulators come with the extra sim of this project: "
+            'pip install -e ".[sim,recipes]".'
+        )
+    return ""
+
+
+def _stop_with_parent() -> None:
+    """End this cell between two updates when the runner is gone, as SIGTERM does."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

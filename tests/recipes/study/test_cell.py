@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from recipes.common.checkpoints import load_checkpoint
+from recipes.gtp.learner import Learner
+from recipes.study import files
+from recipes.study.cell import Stopped
+from recipes.study.grid import HERE
+from recipes.study.worker import work
+from tests.recipes.study.conftest import run_here
+
+METHODS = sorted(file.stem for file in (HERE / "method").glob("*.yaml"))
+
+
+def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith("time/")} for row in rows
+    ]
+
+
+def assert_same_cell(first: Path, second: Path) -> None:
+    """Curves, results and weights are equal bit for bit; times are not compared."""
+    curves = [without_times(files.read_curves(folder / files.CURVES)) for folder in (first, second)]
+    assert curves[0] == curves[1] != []
+    results = [files.read_result(folder) for folder in (first, second)]
+    for part in ("last", "best"):
+        assert [r[part]["returns"] for r in results] == [results[0][part]["returns"]] * 2
+        assert results[0][part]["update"] == results[1][part]["update"]
+    assert [r["sweep"].keys() for r in results] == [results[0]["sweep"].keys()] * 2
+    weights = [load_checkpoint(f / "last.pt")["learner"]["loss"] for f in (first, second)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_leaves_a_whole_result(
+    make_cell, tmp_path: Path, method: str
+) -> None:
+    result = run_here(make_cell(method, "overrides.optim.steps=6"), tmp_path)
+    assert result == files.read_result(tmp_path)
+    assert (result["task"], result["method"], result["seed"]) == ("pointmaze_umaze", method, 0)
+    assert result["score_kind"] == "normalised score"
+    for part in ("last", "best"):
+        assert len(result[part]["returns"]) == len(result[part]["success"]) == 3
+        assert result[part]["update"] == 6
+        assert result[part]["milliseconds_per_action"] > 0
+    takes_steps = result["last"]["num_steps"] is not None
+    assert list(result["sweep"]) == (["1", "2"] if takes_steps else [])
+    assert takes_steps == (method not in ("iql", "td3_bc", "cql", "bc"))
+    assert result["updates_per_second"] > 0
+    assert result["peak_memory_mib"] > 50
+    assert result["wall_seconds"] > result["train_seconds"] > 0
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["versions"]["torchrl_gtp"]
+
+    curves = files.read_curves(tmp_path / files.CURVES)
+    assert [row["step"] for row in curves if "eval/return" in row] == [6]
+    assert [row["step"] for row in curves if "eval/return" not in row] == [2, 4, 6]
+    config = OmegaConf.load(tmp_path / files.CONFIG)
+    assert (config.seed, config.optim.steps) == (0, 6)
+    (start,) = files.read_json(tmp_path / files.STARTS)
+    assert start["commit"] == result["versions"]["commit"]
+
+
+def test_a_killed_cell_goes_on_and_equals_an_uninterrupted_one(make_cell, tmp_path: Path) -> None:
+    cell = make_cell("gtp", "overrides.optim.steps=400", "overrides.checkpoint.interval=100")
+    run_here(cell, tmp_path / "whole")
+
+    context = multiprocessing.get_context("spawn")
+    progress = context.Array("q", [-1, -1], lock=False)
+    place = {"task": cell.task, "method": cell.method, "seed": cell.seed}
+    arguments = (OmegaConf.to_container(cell.config), place, str(tmp_path / "parts"), progress)
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    while progress[1] < 130 and process.is_alive():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    stopped_at = load_checkpoint(tmp_path / "parts" / "last.pt")["learner"]["step"]
+    assert 100 <= stopped_at < 400
+    assert files.read_result(tmp_path / "parts") is None
+
+    seen: list[int] = []
+    run_here(cell, tmp_path / "parts", on_update=seen.append)
+    assert seen[0] == stopped_at
+    assert len(files.read_json(tmp_path / "parts" / files.STARTS)) == 2
+    assert_same_cell(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_truncated_checkpoint_is_left_out(make_cell, tmp_path: Path, capsys) -> None:
+    cell = make_cell("iql")
+    run_here(cell, tmp_path / "whole")
+
+    run_here(cell, tmp_path / "cut")
+    (tmp_path / "cut" / files.RESULT).unlink()
+    for damaged, start in ((["last.pt"], 6), (["last.pt", "best.pt"], 0)):
+        for name in damaged:
+            whole = (tmp_path / "whole" / name).read_bytes()
+            (tmp_path / "cut" / name).write_bytes(whole[: len(whole) // 2])
+        capsys.readouterr()
+        seen: list[int] = []
+        run_here(cell, tmp_path / "cut", on_update=seen.append)
+        assert seen[0] == start
+        said = capsys.readouterr()
+        assert all(f"{name} cannot be read" in said.err for name in damaged)
+        assert_same_cell(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_sigterm_leaves_a_checkpoint(make_cell, tmp_path: Path) -> None:
+    def stop_at_five(step: int) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cell = make_cell("bc", "overrides.checkpoint.interval=0")
+    with pytest.raises(Stopped):
+        run_here(cell, tmp_path, on_update=stop_at_five)
+    assert load_checkpoint(tmp_path / "last.pt")["learner"]["step"] == 6
+    assert files.read_result(tmp_path) is None
+    assert run_here(cell, tmp_path)["updates"] == 12
+
+
+def test_other_settings_in_the_same_folder_are_refused(make_cell, tmp_path: Path) -> None:
+    run_here(make_cell("bc"), tmp_path)
+    with pytest.raises(ValueError, match=r"optim\.steps: 12 and 13") as error:
+        run_here(make_cell("bc", "overrides.optim.steps=13"), tmp_path)
+    assert "batch_size" not in str(error.value)
+    # What changes nothing in the result may change.
+    run_here(make_cell("bc", "overrides.num_threads=null"), tmp_path)
+
+
+def test_scores_follow_the_references_of_the_task(make_cell, tmp_path: Path) -> None:
+    cell = make_cell("bc", "overrides.study.reference_scores=[-10.0,0.0]")
+    result = run_here(cell, tmp_path)
+    expected = [100 * (value + 10) / 10 for value in result["last"]["returns"]]
+    assert result["last"]["scores"] == pytest.approx(expected)
+    evaluated = [r for r in files.read_curves(tmp_path / files.CURVES) if "eval/return" in r]
+    for row in evaluated:
+        assert row["eval/normalized_score"] == pytest.approx(10 * (row["eval/return"] + 10))
+
+
+def test_nan_is_a_failure_of_the_cell(make_cell, tmp_path: Path, monkeypatch) -> None:
+    update = Learner.update
+
+    def broken(self, batch):
+        losses = update(self, batch)
+        return losses.apply(lambda value: value * float("nan"))
+
+    monkeypatch.setattr(Learner, "update", broken)
+    with pytest.raises(FloatingPointError, match="nan or infinite at update 2"):
+        run_here(make_cell("gtp_bc"), tmp_path)

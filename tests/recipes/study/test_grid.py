@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from recipes.study.grid import HERE, make_cells, read_study, selected, study_file
+
+METHODS = sorted(file.stem for file in (HERE / "method").glob("*.yaml"))
+STUDIES = sorted(file.stem for file in (HERE / "studies").glob("*.yaml"))
+
+
+def test_cells_come_seed_by_seed_and_grid_by_grid(write_study) -> None:
+    path = write_study(["gtp"])
+    study = read_study(path)
+    small = {"optim": {"steps": 3}}
+    study.grids = [
+        type(study.grids[0])(["pointmaze_umaze", "pointmaze_medium"], ["gtp", "bc"], [0, 1]),
+        type(study.grids[0])(["pointmaze_large"], ["iql"], [5], small),
+    ]
+    cells = make_cells(study)
+    assert [cell.name for cell in cells] == [
+        "pointmaze_umaze/gtp/seed_0",
+        "pointmaze_umaze/bc/seed_0",
+        "pointmaze_medium/gtp/seed_0",
+        "pointmaze_medium/bc/seed_0",
+        "pointmaze_umaze/gtp/seed_1",
+        "pointmaze_umaze/bc/seed_1",
+        "pointmaze_medium/gtp/seed_1",
+        "pointmaze_medium/bc/seed_1",
+        "pointmaze_large/iql/seed_5",
+    ]
+    assert [cell.updates for cell in cells[-2:]] == [12, 3]
+    assert cells[-1].config.seed == 5
+    assert cells[-1].config.dataset == "gtp/pointmaze/large-v0"
+    assert [c.method for c in selected(cells, ["*/iql/*", "*umaze/bc/seed_1"])] == ["bc", "iql"]
+    with pytest.raises(ValueError, match="matches none of the 9 cells"):
+        selected(cells, ["nothing"])
+
+
+def test_settings_of_a_task_for_one_method_reach_that_method_alone(
+    write_study, tmp_path: Path
+) -> None:
+    task = {
+        "dataset": "gtp/pointmaze/umaze-v0",
+        "replay_buffer": {"reward_shift": -1.0},
+        "study": {"name": "Mine", "methods": {"gtp": {"loss": {"eta": 7.0}}}},
+    }
+    (tmp_path / "task").mkdir()
+    OmegaConf.save(OmegaConf.create(task), tmp_path / "task" / "mine.yaml")
+    (tmp_path / "method").mkdir()
+    method = {"method": {"label": "Mine"}, "loss": {"lambda_flow": 2.0}}
+    OmegaConf.save(OmegaConf.create(method), tmp_path / "method" / "my_gtp.yaml")
+
+    study = read_study(write_study(["gtp", "my_gtp"], tasks=["mine"]))
+    gtp, other = (cell.config for cell in make_cells(study, extra=tmp_path))
+    assert (gtp.loss.eta, other.loss.eta) == (7.0, 3.0)
+    assert (gtp.loss.lambda_flow, other.loss.lambda_flow) == (1.0, 2.0)
+    assert gtp.replay_buffer.reward_shift == other.replay_buffer.reward_shift == -1.0
+    assert "methods" not in gtp.study
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["wokers=2"], "wokers"),
+        (["workers=many"], "workers"),
+        (["grids.0.seeds=[]"], "no cell"),
+        (["grids.0.methods=[gpt]"], "There are: .*gtp"),
+        (["grids.0.tasks=[nowhere]"], "There are: .*pointmaze_umaze"),
+        (["overrides.optim.stps=2"], "stps"),
+        (["grids.0.seeds=[0,0]"], "listed twice"),
+    ],
+)
+def test_errors_say_what_is_accepted(write_study, overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_cells(read_study(write_study(["gtp"]), overrides))
+
+
+def test_unknown_study(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="smoke"):
+        study_file("smok")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_be_composed(name: str) -> None:
+    assert make_cells(read_study(study_file(name)))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_methods_of_a_study_have_equal_budgets(name: str) -> None:
+    by_task: dict[str, set[str]] = {}
+    for cell in make_cells(read_study(study_file(name))):
+        c = cell.config
+        budget = (c.optim.steps, c.replay_buffer.batch_size, c.actor.hidden_sizes)
+        budget = (*budget, c.critic.hidden_sizes, c.env.final_episodes, c.env.num_candidates)
+        by_task.setdefault(cell.task, set()).add(str(budget))
+    assert {task: len(budgets) for task, budgets in by_task.items()} == dict.fromkeys(by_task, 1)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recipes.study import files
+from recipes.study.run import main, run
+from recipes.study.runner import slots
+from recipes.study.worker import is_taken, owned, owner
+from tests.recipes.study.conftest import run_here
+
+ROOT = Path(__file__).parents[3]
+
+
+def starts(folder: Path) -> dict[str, int]:
+    """How often each cell was started."""
+    files_ = sorted(folder.glob("*/*/*/starts.json"))
+    return {f"{f.parent.relative_to(folder)}": len(json.loads(f.read_text())) for f in files_}
+
+
+def test_failed_cells_do_not_stop_others_and_are_tried_again(
+    write_study, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "cells"
+    # The large maze was not made.
+    path = write_study(["bc"], tasks=["pointmaze_large", "pointmaze_umaze"])
+    with pytest.raises(SystemExit) as end:
+        main([str(path)])
+    assert end.value.code == 1
+    printed = capsys.readouterr().out
+    assert "python -m torchrl_gtp.data.point_maze large" in printed
+    assert "pointmaze_large/bc/seed_0: FileNotFoundError" in printed
+    assert "Finished: 1 of 2 cells." in printed
+    failure = files.read_json(folder / "pointmaze_large/bc/seed_0" / files.FAILURE)
+    assert (failure["type"], failure["updates"]) == ("FileNotFoundError", 0)
+    assert "Traceback" in failure["traceback"]
+    assert files.read_json(folder / files.FAILURE) is None
+    finished = folder / "pointmaze_umaze/bc/seed_0"
+    result = (finished / files.RESULT).read_text()
+
+    # Again, with a result that was cut short: both cells run, this one from its checkpoint.
+    (finished / files.RESULT).write_text(result[: len(result) // 2])
+    outcome = run(str(path))
+    assert list(outcome.failed) == ["pointmaze_large/bc/seed_0"]
+    again = files.read_result(finished)
+    assert again["last"]["returns"] == json.loads(result)["last"]["returns"]
+    assert "Going on from" in (finished / files.LOG).read_text()
+    assert starts(folder) == {
+        "pointmaze_large/bc/seed_0": 2,
+        "pointmaze_umaze/bc/seed_0": 2,
+    }
+
+
+def test_finished_cells_are_left_alone(write_study, make_cell, tmp_path: Path) -> None:
+    path = write_study(["bc"], seeds=[0])
+    run_here(make_cell("bc"), tmp_path / "cells/pointmaze_umaze/bc/seed_0")
+    outcome = run(str(path))
+    assert outcome.finished == ["pointmaze_umaze/bc/seed_0"]
+    assert starts(tmp_path / "cells") == {"pointmaze_umaze/bc/seed_0": 1}
+    with pytest.raises(ValueError, match=r"batch_size: 16 and 8"):
+        run(str(path), ["overrides.replay_buffer.batch_size=8"])
+
+
+def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+    script = (
+        "import sys, time, filelock\n"
+        "from pathlib import Path\n"
+        "lock = filelock.FileLock(Path(sys.argv[1]) / '.lock')\n"
+        "lock.acquire(blocking=False)\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert is_taken(tmp_path)
+    with owned(tmp_path) as held:
+        assert not held
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not is_taken(tmp_path)
+    with owned(tmp_path) as held:
+        assert held
+        assert owner(tmp_path).startswith(f"process {os.getpid()} on ")
+        assert is_taken(tmp_path)
+
+
+def test_workers_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert slots(3) == [{"OMP_NUM_THREADS": "1"}] * 3
+    assert len(slots(None)) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(None)] == ["0", "1"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(None)] == ["4", "7"]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        slots(0)
+
+
+@pytest.mark.slow
+def test_two_runners_share_the_cells(write_study, tmp_path: Path) -> None:
+    path = write_study(["gtp_bc", "bc"], seeds=[0, 1])
+    command = [sys.executable, "recipes/study/run.py", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runners = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for _ in range(2)
+    ]
+    printed = [runner.communicate(timeout=600)[0].decode() for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], printed
+    assert all("Finished: 4 of 4 cells." in text for text in printed)
+    assert starts(tmp_path / "cells") == {
+        f"pointmaze_umaze/{method}/seed_{seed}": 1 for method in ("bc", "gtp_bc") for seed in (0, 1)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_study_goes_on_after_its_runner_was_killed(
+    write_study, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = write_study(["gtp_bc"])
+    cell = tmp_path / "cells/pointmaze_umaze/gtp_bc/seed_0"
+    # Long enough to be met in the middle.
+    command = [sys.executable, "recipes/study/run.py", str(path), "overrides.optim.steps=2000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runner = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not (cell / "last.pt").exists():
+        assert runner.poll() is None
+        time.sleep(0.1)
+    runner.send_signal(number)
+    assert runner.wait(timeout=120) == (-number if number == signal.SIGKILL else 128 + number)
+    # The worker notices that its runner is gone and ends as well.
+    deadline = time.monotonic() + 120
+    while is_taken(cell):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert files.read_result(cell) is None
+    again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert b"Finished: 1 of 1 cells." in again.stdout
+    assert "Going on from" in (cell / files.LOG).read_text()
+    steps = [r["step"] for r in files.read_curves(cell / files.CURVES) if "eval/return" in r]
+    assert steps == sorted(set(steps)) == list(range(6, 2001, 6))
