@@ -1,0 +1,169 @@
+"""What a study's folder holds: finished cells with their curves, and those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from recipes.study import files
+
+Part = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell.
+
+    Attributes:
+        folder: where it lies.
+        result: what ``result.json`` holds.
+        curves: what ``curves.csv`` holds.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    curves: list[dict[str, float]]
+
+    def score(self, part: Part = "last") -> float | None:
+        """Mean score of the last or the best checkpoint; ``None`` where there is no best one."""
+        return None if self.result[part] is None else self.result[part]["score"]
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All that the report is made of.
+
+    Attributes:
+        name: of the study.
+        folder: of the study.
+        cells: the finished cells, in the study's order.
+        open: names of the others, with the state of each.
+    """
+
+    name: str
+    folder: Path
+    cells: list[CellResult]
+    open: dict[str, str]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks with a finished cell."""
+        return _unique(cell.result["task"] for cell in self.cells)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods with a finished cell."""
+        return _unique(cell.result["method"] for cell in self.cells)
+
+    def of(self, task: str, method: str) -> list[CellResult]:
+        """The finished seeds of a method on a task."""
+        return [
+            cell
+            for cell in self.cells
+            if (cell.result["task"], cell.result["method"]) == (task, method)
+        ]
+
+    def label(self, method: str) -> str:
+        """Title of a method."""
+        return next(c.result["label"] for c in self.cells if c.result["method"] == method)
+
+    def of_task(self, task: str, field: str) -> Any:
+        """A field of a task, which all of its cells share."""
+        return next(c.result[field] for c in self.cells if c.result["task"] == task)
+
+    def methods_of(self, task: str) -> list[str]:
+        """Methods with a finished cell on a task."""
+        return [method for method in self.methods if self.of(task, method)]
+
+    def scores(self, task: str, method: str, part: Part = "last") -> list[float]:
+        """Scores of the finished seeds, where they have one."""
+        found = [cell.score(part) for cell in self.of(task, method)]
+        return [score for score in found if score is not None]
+
+
+def read_study(folder: Path) -> StudyResults:
+    """Read a study's folder.
+
+    Args:
+        folder: the folder that ``run.py`` filled.
+
+    Raises:
+        FileNotFoundError: if it is no folder of a study.
+    """
+    if not (folder / files.STUDY).exists():
+        raise FileNotFoundError(
+            f"{folder} holds no {files.STUDY}: give the folder of a study, as "
+            "outputs/study/smoke; recipes/study/run.py makes one."
+        )
+    study = OmegaConf.load(folder / files.STUDY)
+    cells, open_cells = [], {}
+    for name in study.cells:
+        result = files.read_result(folder / name)
+        if result is None:
+            open_cells[name] = _state(folder / name)
+        else:
+            curves = files.read_curves(folder / name / files.CURVES)
+            cells.append(CellResult(folder / name, result, curves))
+    return StudyResults(study.name, folder, cells, open_cells)
+
+
+def _state(folder: Path) -> str:
+    failure = files.read_json(folder / files.FAILURE)
+    if failure is not None:
+        return f"failed: {failure['type']}: {failure['message']}"
+    curves = files.read_curves(folder / files.CURVES)
+    if curves:
+        return f"unfinished, at update {max(row['step'] for row in curves)} or later"
+    return "unfinished" if (folder / files.STARTS).exists() else "not started"
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and standard deviation (n - 1 in the denominator); ``None`` for what does not exist.
+
+    Example:
+        >>> mean_and_deviation([1.0, 3.0])
+        (2.0, 1.4142135623730951)
+        >>> mean_and_deviation([1.0])
+        (1.0, None)
+    """
+    if not values:
+        return None, None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def curve(
+    cells: Sequence[CellResult], key: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean learning curve of several seeds.
+
+    Args:
+        cells: the seeds.
+        key: column of the curves, as ``"eval/return"``.
+
+    Returns:
+        updates that all seeds have, and for each the mean, the standard deviation (0 for one seed)
+        and the mean of the seconds of training until then.
+    """
+    rows = [{row["step"]: row for row in cell.curves if key in row} for cell in cells]
+    steps = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    values = np.array([[row[step][key] for step in steps] for row in rows])
+    seconds = np.array(
+        [
+            [step / row[step].get("time/updates_per_second", np.nan) for step in steps]
+            for row in rows
+        ]
+    )
+    if not steps:
+        empty = np.zeros(0)
+        return empty, empty, empty, empty
+    deviation = values.std(0, ddof=1) if len(rows) > 1 else np.zeros(len(steps))
+    return np.array(steps), values.mean(0), deviation, seconds.mean(0)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

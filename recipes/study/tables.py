@@ -1,0 +1,147 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recipes.common.tables import number
+from recipes.study.document import Table
+from recipes.study.measures import bootstrap_interval, interquartile_mean
+from recipes.study.results import CellResult, StudyResults, mean_and_deviation
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean ± standard deviation; without the latter for one value, a dash for none.
+
+    Example:
+        >>> spread([1.0, 3.0]), spread([1.0]), spread([])
+        ('2.0 ± 1.4', '1.0', '-')
+    """
+    mean, deviation = mean_and_deviation(values)
+    text = number(mean, digits)
+    return text if deviation is None else f"{text} ± {number(deviation, digits)}"
+
+
+def task_table(study: StudyResults, task: str) -> Table:
+    """All methods on one task: last checkpoint first, the best one beside it."""
+    kind = study.of_task(task, "score_kind")
+    behaviour = study.of_task(task, "behaviour")
+    key = "normalized_score" if kind == "normalised score" else "return_mean"
+    rows = [["behaviour data", "-", "-", number(behaviour[key]), "-"]]
+    rows[0] += [number(behaviour["return_mean"]), number(behaviour["success_rate"], 2)]
+    for method in study.methods_of(task):
+        cells = study.of(task, method)
+        last = [cell.result["last"] for cell in cells]
+        success = [part["success_rate"] for part in last if part["success_rate"] is not None]
+        steps = last[0]["num_steps"]
+        rows.append(
+            [
+                study.label(method),
+                str(len(cells)),
+                "-" if steps is None else str(steps),
+                spread(study.scores(task, method)),
+                spread(study.scores(task, method, "best")),
+                spread([part["return"] for part in last]),
+                spread(success, 2),
+            ]
+        )
+    headers = ["method", "seeds", "K", f"{kind}, last", f"{kind}, best", "return, last", "success"]
+    return Table(headers, rows)
+
+
+def overview_table(study: StudyResults, tasks: Sequence[str]) -> Table:
+    """Last scores of all methods, a row a task."""
+    methods = study.methods
+    rows = [
+        [
+            study.of_task(task, "task_name"),
+            *(
+                f"{spread(study.scores(task, method))} ({len(study.of(task, method))})"
+                if study.of(task, method)
+                else "-"
+                for method in methods
+            ),
+        ]
+        for task in tasks
+    ]
+    return Table(["task", *map(study.label, methods)], rows)
+
+
+def comparable(study: StudyResults, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Methods with a finished seed on each of the tasks, and those without."""
+    whole = [m for m in study.methods if all(study.of(task, m) for task in tasks)]
+    some = [m for m in study.methods if any(study.of(task, m) for task in tasks)]
+    return whole, [method for method in some if method not in whole]
+
+
+def aggregate_table(study: StudyResults, tasks: Sequence[str], methods: Sequence[str]) -> Table:
+    """Interquartile means over tasks and seeds with their intervals, last checkpoint and best."""
+    rows = []
+    for method in methods:
+        row = [study.label(method), str(sum(len(study.of(task, method)) for task in tasks))]
+        for part in ("last", "best"):
+            scores = [study.scores(task, method, part) for task in tasks]
+            if sum(map(len, scores)) < int(row[1]):
+                row += ["-", "-"]
+                continue
+            interval = bootstrap_interval(scores)
+            row.append(number(interquartile_mean([s for task in scores for s in task])))
+            row.append("-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}")
+        rows.append(row)
+    headers = ["method", "runs", "IQM, last", "95 % interval", "IQM, best", "95 % interval"]
+    return Table(headers, rows)
+
+
+def ablation_table(study: StudyResults, base: str) -> Table | None:
+    """Variants of a method and what each changes on each task; ``None`` without variants."""
+    variants = [
+        method
+        for method in study.methods
+        if any(c.result["ablation_of"] == base for c in study.cells if c.result["method"] == method)
+    ]
+    tasks = [task for task in study.tasks if study.of(task, base)]
+    if not variants or not tasks:
+        return None
+    rows = []
+    for method in [base, *variants]:
+        row = [study.label(method)]
+        for task in tasks:
+            mean, _ = mean_and_deviation(study.scores(task, method))
+            reference, _ = mean_and_deviation(study.scores(task, base))
+            row.append(spread(study.scores(task, method)))
+            known = mean is not None and reference is not None and method != base
+            row.append(f"{mean - reference:+.1f}" if known else "-")  # type: ignore[operator]
+        rows.append(row)
+    titles = [[study.of_task(task, "task_name"), "difference"] for task in tasks]
+    return Table(["method", *(title for pair in titles for title in pair)], rows)
+
+
+def cost_table(study: StudyResults) -> Table:
+    """What training and acting cost, a row a task and method."""
+    rows = []
+    for task in study.tasks:
+        for method in study.methods_of(task):
+            cells = study.of(task, method)
+            gpu = _values(cells, "peak_gpu_memory_mib")
+            rows.append(
+                [
+                    study.of_task(task, "task_name"),
+                    study.label(method),
+                    ", ".join(sorted({cell.result["device"] for cell in cells})),
+                    f"{cells[0].result['parameters']:,}",
+                    f"{cells[0].result['updates']:,}",
+                    spread(_values(cells, "updates_per_second")),
+                    spread([value / 60 for value in _values(cells, "train_seconds")]),
+                    spread([value / 60 for value in _values(cells, "wall_seconds")]),
+                    spread([c.result["last"]["milliseconds_per_action"] for c in cells], 2),
+                    spread(_values(cells, "peak_memory_mib"), 0),
+                    spread(gpu, 0),
+                ]
+            )
+    headers = ["task", "method", "device", "parameters", "updates", "updates/s", "training, min"]
+    headers += ["with evaluation, min", "ms/action", "memory, MiB", "GPU memory, MiB"]
+    return Table(headers, rows)
+
+
+def _values(cells: Sequence[CellResult], key: str) -> list[float]:
+    return [cell.result[key] for cell in cells if cell.result[key] is not None]

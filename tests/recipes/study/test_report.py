@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from recipes.study import files
+from recipes.study.report import main, write_report
+
+TASKS = {"maze": "normalised score", "hopper": "normalised score", "walker": "return"}
+
+
+def result(task: str, method: str, seed: int, score: float, best: float | None) -> dict[str, Any]:
+    def part(value: float, update: int, steps: int | None) -> dict[str, Any]:
+        return {
+            "update": update,
+            "num_steps": steps,
+            "returns": [value, value],
+            "scores": [value, value],
+            "success": [True, False],
+            "return": 2 * value,
+            "score": value,
+            "success_rate": 0.5,
+            "milliseconds_per_action": 1.5,
+        }
+
+    steps = None if method == "iql" else 5
+    return {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "label": method.upper(),
+        "ablation_of": "gtp" if method == "gtp_ema" else None,
+        "task_name": task.title(),
+        "suite": "Gym" if task != "maze" else "Maze",
+        "note": "-like data are not D4RL." if task == "hopper" else None,
+        "dataset": f"like/{task}-v0",
+        "score_kind": TASKS[task],
+        "behaviour": {"normalized_score": 7.0, "return_mean": 14.0, "success_rate": None},
+        "updates": 20,
+        "episodes": 2,
+        "num_candidates": 50 if method == "iql" else 1,
+        "last": part(score, 20, steps),
+        "best": None if best is None else part(best, 10, steps),
+        "sweep": {} if steps is None else {str(k): part(score + k, 20, k) for k in (1, 5)},
+        "parameters": 1234,
+        "updates_per_second": 10.0,
+        "train_seconds": 120.0,
+        "wall_seconds": 180.0,
+        "peak_memory_mib": 700.0,
+        "peak_gpu_memory_mib": None,
+        "device": "CPU",
+        "finished": f"2026-11-2{seed}T10:00:00+00:00",
+        "versions": {"python": "3.11.7", "torch": "2.13.0", "commit": "abc", "pid": str(seed)},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A study of three tasks and three methods, with a failed and an unfinished cell."""
+    scores = {
+        ("maze", "gtp"): [(10.0, 12.0), (20.0, 22.0)],
+        ("maze", "gtp_ema"): [(4.0, 4.0)],
+        ("maze", "iql"): [(30.0, 31.0), (50.0, 51.0)],
+        ("hopper", "gtp"): [(60.0, 70.0), (100.0, None)],
+        ("hopper", "iql"): [(80.0, 90.0)],
+        ("walker", "gtp"): [(1000.0, 1000.0)],
+    }
+    names = []
+    for (task, method), values in scores.items():
+        for seed, (score, best) in enumerate(values):
+            name = f"{task}/{method}/seed_{seed}"
+            names.append(name)
+            files.write_json(
+                tmp_path / name / files.RESULT, result(task, method, seed, score, best)
+            )
+            key = "eval/normalized_score"
+            rows = [
+                {"step": 5, "train/loss_flow": 0.5},
+                *(
+                    {
+                        "step": s,
+                        "eval/return": 2.0 * s,
+                        key: score + s,
+                        "time/updates_per_second": 5.0,
+                    }
+                    for s in (10, 20)
+                ),
+            ]
+            files.write_curves(tmp_path / name / files.CURVES, rows)
+    failure = {"type": "FileNotFoundError", "message": "no <data>\nget it", "time": "now"}
+    files.write_json(tmp_path / "walker/iql/seed_0" / files.FAILURE, failure)
+    files.write_curves(tmp_path / "hopper/iql/seed_1" / files.CURVES, [{"step": 8}])
+    names += ["walker/iql/seed_0", "hopper/iql/seed_1", "hopper/gtp_ema/seed_0"]
+    study = OmegaConf.create({"name": "hand-made", "cells": names})
+    OmegaConf.save(study, tmp_path / files.STUDY)
+    return tmp_path
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table_after(markdown: str, title: str) -> dict[str, list[str]]:
+    """The first table below a title: its rows by their first cell."""
+    lines = markdown.split(f"# {title}\n", 1)[1].splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append(cells(line))
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_numbers_of_the_report(folder: Path) -> None:
+    write_report(folder)
+    markdown = (folder / "report/report.md").read_text()
+
+    by_task = markdown.split("## Scores by task")[1]
+    overview = table_after(by_task, "Gym")
+    assert overview["Hopper"] == ["80.0 ± 28.3 (2)", "-", "80.0 (1)"]
+    assert overview["Walker"] == ["1,000.0 (1)", "-", "-"]
+
+    hopper = table_after(by_task, "Hopper")
+    assert hopper["method"][2:4] == ["normalised score, last", "normalised score, best"]
+    assert hopper["behaviour data"] == ["-", "-", "7.0", "-", "14.0", "-"]
+    assert hopper["GTP"] == ["2", "5", "80.0 ± 28.3", "70.0", "160.0 ± 56.6", "0.50 ± 0.00"]
+    assert hopper["IQL"] == ["1", "-", "80.0", "90.0", "160.0", "0.50"]
+    walker = table_after(by_task, "Walker")
+    assert walker["method"][2] == "return, last"
+    assert walker["behaviour data"][2] == "14.0"
+
+    # The middle half of 10, 20, 60, 100 and of 30, 50, 80
+    # (nothing is cut from three scores); one seed on a task gives no interval.
+    everything = table_after(markdown, "Over the tasks of all suites")
+    assert everything["GTP"][:2] == ["4", "40.0"]
+    low, high = map(float, everything["GTP"][2].split(" to "))
+    assert 10 <= low < 40 < high <= 100
+    # The best checkpoint of one of its runs is missing.
+    assert everything["GTP"][3:] == ["-", "-"]
+    assert everything["IQL"] == ["3", "53.3", "-", "57.3", "-"]
+    assert "Left out, because they have no finished cell on some of them: GTP_EMA." in markdown
+    maze = table_after(markdown, "Over the tasks of Maze")
+    assert [maze[name][1] for name in ("GTP", "GTP_EMA", "IQL")] == ["15.0", "4.0", "40.0"]
+
+    ablation = table_after(markdown, "Ablation of GTP")
+    assert ablation["GTP"][:2] == ["15.0 ± 7.1", "-"]
+    assert ablation["GTP_EMA"] == ["4.0", "-11.0", "-", "-", "-", "-"]
+
+    cost = markdown.split("## Cost")[1]
+    first = cells(next(line for line in cost.splitlines() if line.startswith("| Maze")))
+    assert first[1:] == [
+        "GTP",
+        "CPU",
+        "1,234",
+        "20",
+        "10.0 ± 0.0",
+        "2.0 ± 0.0",
+        "3.0 ± 0.0",
+        "1.50 ± 0.00",
+        "700 ± 0",
+        "-",
+    ]
+    assert table_after(markdown, "Versions")["torch"] == ["2.13.0"]
+    unfinished = table_after(markdown, "Not finished")
+    assert unfinished["walker/iql/seed_0"] == ["failed: FileNotFoundError: no <data> get it"]
+    assert unfinished["hopper/iql/seed_1"] == ["unfinished, at update 8 or later"]
+    assert unfinished["hopper/gtp_ema/seed_0"] == ["not started"]
+
+    assert "9 of 12 cells are finished, the last at 2026-11-21T10:00:00+00:00" in markdown
+    assert "IQL on Maze: one of 50" in markdown
+    assert "Gym: -like data are not D4RL." in markdown
+
+
+def test_every_figure_has_its_command_and_is_a_picture(folder: Path) -> None:
+    write_report(folder)
+    markdown = (folder / "report/report.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", markdown)
+    assert {Path(name).stem for name in pictures} == {
+        "aggregate_all_suites",
+        "aggregate_gym",
+        "aggregate_maze",
+        "profile_all_suites",
+        "profile_gym",
+        "profile_maze",
+        "learning_curves",
+        "training_time",
+        "steps",
+        "action_time",
+    }
+    for name in pictures:
+        assert min(Image.open(folder / "report" / name).size) > 100
+    assert markdown.count(f"`python recipes/study/report.py {folder}`") == len(pictures)
+
+
+def test_the_page_stands_alone(folder: Path, capsys) -> None:
+    main([str(folder)])
+    page = (folder / "report/report.html").read_text()
+    assert str(folder / "report/report.html") in capsys.readouterr().out
+    assert page.count("<img") == page.count('src="data:image/png;base64,') == 10
+    assert not re.search(r"https?://|href=|<script|<link", page)
+    assert page.count("<table>") == page.count("</table>")
+    assert "no &lt;data&gt; get it" in page
+
+
+def test_scores_of_every_seed(folder: Path) -> None:
+    write_report(folder)
+    with (folder / "report/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    second = next(r for r in rows if (r["task"], r["method"], r["seed"]) == ("hopper", "gtp", "1"))
+    assert (second["last_score"], second["best_score"]) == ("100.0", "")
+    assert (second["last_num_steps"], second["updates_per_second"]) == ("5", "10.0")
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="study.yaml"):
+        write_report(tmp_path)
+    study = {"name": "empty", "cells": ["maze/gtp/seed_0"]}
+    OmegaConf.save(OmegaConf.create(study), tmp_path / files.STUDY)
+    with pytest.raises(ValueError, match="maze/gtp/seed_0: not started"):
+        write_report(tmp_path)
