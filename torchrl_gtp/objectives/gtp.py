@@ -192,8 +192,9 @@ class GTPLoss(AdvantageWeightedLoss):
         )
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
-            factor = {} if lambda_flow is None else {"lambda_flow": lambda_flow}
-            objective = gtp_objective(*own, **factor)
+            objective = gtp_objective(*own)
+            if lambda_flow is not None:
+                objective = dataclasses.replace(objective, lambda_flow=lambda_flow)
         elif own != ("log_normal", "edm", 1.0, "current"):
             raise ValueError(
                 "time_sampler, time_weight, robust_power and teacher are those of the objective: "
