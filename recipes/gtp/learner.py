@@ -27,17 +27,25 @@ from torchrl_gtp import (
 )
 from torchrl_gtp.data import MinariReplayBuffer
 from torchrl_gtp.flow_map import action_scale
+from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives import make_critic
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
 
-def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLoss:
+def make_loss(
+    cfg: DictConfig,
+    buffer: MinariReplayBuffer,
+    *,
+    bc: bool,
+    loss_class: type[GTPLoss] = GTPLoss,
+) -> GTPLoss:
     """Build actor, critics and loss for a dataset.
 
     Args:
         cfg: the recipe's config, groups ``actor``, ``critic`` and ``loss``.
         buffer: the dataset.
         bc: whether to clone the behaviour (GTP-BC), without critics.
+        loss_class: a loss derived from ``GTPLoss``, which takes the group ``loss`` instead.
 
     Raises:
         ValueError: if a group has an option that the library does not know.
@@ -62,10 +70,10 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
     # The recipe sums scalar losses, keeps the progress up to date and knows of other processes.
     reserved = ("actor_network", "qvalue_network", "value_network", "critic", "progress")
     reserved = (*reserved, "denoiser_network", "reduction", "sync_advantage")
-    check_options("loss", loss_options, GTPLoss, reserved=reserved)
+    check_options("loss", loss_options, loss_class, reserved=reserved)
     loss_options["sync_advantage"] = distributed.is_initialized()
     if bc:
-        return GTPLoss(actor, **loss_options)
+        return loss_class(actor, **loss_options)
 
     networks = dict(instantiate(cfg.critic, _convert_="all"))
     kind, critic_options = networks.pop("kind"), networks.pop("options")
@@ -84,12 +92,12 @@ def make_loss(cfg: DictConfig, buffer: MinariReplayBuffer, *, bc: bool) -> GTPLo
         dims = metadata.observation_dim, metadata.action_spec.shape[-1]
         qvalue = make_qvalue(*dims, **networks)
         value = make_value(metadata.observation_dim, **networks) if with_value else None
-        loss = GTPLoss(actor, qvalue, value_network=value, **loss_options)
+        loss = loss_class(actor, qvalue, value_network=value, **loss_options)
         return loss.make_value_estimator(gamma=gamma)
     critic = make_critic(
         kind, actor, metadata.observation_dim, networks=networks, gamma=gamma, **critic_options
     )
-    return GTPLoss(actor, critic=critic, **loss_options)
+    return loss_class(actor, critic=critic, **loss_options)
 
 
 class Learner:
@@ -151,7 +159,12 @@ class Learner:
         return losses
 
     def policy(
-        self, num_steps: int, *, num_candidates: int = 1, temperature: float = 1.0
+        self,
+        num_steps: int,
+        *,
+        num_candidates: int = 1,
+        temperature: float = 1.0,
+        selection: Selection = "softmax",
     ) -> GTPActor | CandidateActor:
         """The actor with averaged parameters: the one to evaluate.
 
@@ -160,13 +173,14 @@ class Learner:
             num_candidates: actions drawn, of which one is kept by its Q-value; without a critic
                 there is nothing to choose by, and one is drawn.
             temperature: temperature of that choice.
+            selection: how it is made, see ``CandidateActor``.
 
         Raises:
             ValueError: if the critic has no Q-networks that candidates could be chosen by.
         """
         if num_candidates > 1 and self.loss.has_critic:
             try:
-                policy = self.loss.candidate_actor(num_candidates, temperature)
+                policy = self.loss.candidate_actor(num_candidates, temperature, selection)
             except ValueError as error:
                 raise ValueError(
                     f"env.num_candidates={num_candidates}: {error} Or set env.num_candidates=1."
@@ -195,7 +209,12 @@ def _target_update(
     names = (name.rpartition(".")[2] for name, _ in loss.named_modules())
     if not any(name.startswith("target_") for name in names):
         return None
-    return TargetUpdate(loss, _by_network(cfg.tau, trained))
+    return TargetUpdate(
+        loss,
+        _by_network(cfg.tau, trained),
+        interval=_by_network(cfg.tau_interval, trained),
+        start=_by_network(cfg.tau_start, trained),
+    )
 
 
 def _by_network(value: Any, networks: Collection[str]) -> Any:

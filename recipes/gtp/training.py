@@ -143,6 +143,7 @@ class Run:
             self.cfg.actor.num_steps_eval,
             num_candidates=env.num_candidates,
             temperature=env.candidate_temperature,
+            selection=env.candidate_selection,
         )
 
     @property

@@ -24,7 +24,7 @@ from recipes.gtp.train import FRESH_SEED, make_buffer
 from recipes.gtp.training import Run
 from recipes.study import files
 from recipes.study.versions import now, versions
-from torchrl_gtp.data import MinariReplayBuffer, make_minari_env, normalized_score
+from torchrl_gtp.data import make_minari_env, normalized_score
 
 MEBIBYTE = 2**20
 
@@ -121,7 +121,7 @@ def run_cell(
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     with Interrupt() as interrupt:
-        buffer = _with_reference_scores(make_buffer(config), config.study.reference_scores)
+        buffer = make_buffer(config)
         max_steps = config.env.max_steps or buffer.metadata.max_episode_steps
         if max_steps is None:
             raise ValueError(
@@ -157,28 +157,22 @@ def run_cell(
     return result
 
 
-def _with_reference_scores(buffer: MinariReplayBuffer, scores: Any) -> MinariReplayBuffer:
-    if scores is not None:
-        low, high = scores
-        buffer.metadata = dataclasses.replace(
-            buffer.metadata, ref_min_score=low, ref_max_score=high
-        )
-    return buffer
-
-
 def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[str, Any]:
     config, learner, metadata = run.cfg, run.learner, run.buffer.metadata
     scored = metadata.ref_min_score is not None and metadata.ref_max_score is not None
     observation = run.buffer[0]["observation"].to(run.device)
     train_seconds, updates_per_second = run.seconds, run.updates_per_second
 
-    def evaluated(num_steps: int | None, num_episodes: int) -> dict[str, Any]:
+    def evaluated(
+        num_steps: int | None, num_episodes: int, num_candidates: int = config.env.num_candidates
+    ) -> dict[str, Any]:
         if interrupt:
             raise Stopped
         policy = learner.policy(
             num_steps or config.actor.num_steps_eval,
-            num_candidates=config.env.num_candidates,
+            num_candidates=num_candidates,
             temperature=config.env.candidate_temperature,
+            selection=config.env.candidate_selection,
         )
         assert run.env is not None
         evaluation = evaluate(
@@ -204,6 +198,10 @@ def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[s
 
     chosen = config.actor.num_steps_eval if learner.takes_num_steps else None
     last = evaluated(chosen, config.env.final_episodes)
+    # What is left without choosing among candidates.
+    single = None
+    if config.env.num_candidates > 1:
+        single = evaluated(chosen, config.env.final_episodes, 1)
     sweep = {}
     if learner.takes_num_steps:
         episodes = config.final.sweep_episodes or config.env.final_episodes
@@ -227,6 +225,7 @@ def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[s
         "num_candidates": config.env.num_candidates,
         "last": last,
         "best": best,
+        "single": single,
         "sweep": sweep,
         "parameters": sum(p.numel() for p in learner.loss.parameters()),
         "updates_per_second": updates_per_second,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 HERE = Path(__file__).parent
 # Groups whose options the functions that receive them check, with messages of their own.
-_OPEN = ("loss", "critic.options", "method.learner", "study.source")
+_OPEN = (
+    "loss.",
+    "actor.noise_levels.",
+    "actor.sampler.",
+    "critic.options.",
+    "env.kwargs.",
+    "method.learner.",
+    "study.source.",
+    "optim.lr.",
+    "optim.tau.",
+    "optim.tau_interval.",
+    "optim.tau_start.",
+)
 
 
 @dataclass
@@ -66,13 +81,20 @@ class Cell:
         task: name of the task's file.
         method: name of the method's file.
         seed: the seed.
-        config: the whole config, resolved.
+        settings: the whole config as plain dictionaries, which cells share in part.
     """
 
     task: str
     method: str
     seed: int
-    config: DictConfig
+    settings: dict[str, Any]
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The whole config, resolved; a copy of its own."""
+        config = OmegaConf.create(self.settings)
+        OmegaConf.resolve(config)
+        return config
 
     @property
     def name(self) -> str:
@@ -82,7 +104,7 @@ class Cell:
     @property
     def updates(self) -> int:
         """Updates that it takes."""
-        return self.config.optim.steps
+        return self.settings["optim"]["steps"]
 
 
 def cell_name(task: str, method: str, seed: int) -> str:
@@ -149,36 +171,62 @@ def make_cells(study: Study, *, extra: Path | None = None) -> list[Cell]:
     """
     folders = [HERE] if extra is None else [HERE, extra]
     base = _load("cell", [HERE])
-    OmegaConf.set_struct(base, True)
-    parts: dict[tuple[str, str], DictConfig] = {}
+    parts: dict[tuple[str, str], dict[str, Any]] = {}
     cells: dict[str, Cell] = {}
     for grid in study.grids:
-        places = [(s, t, m) for s in grid.seeds for t in grid.tasks for m in grid.methods]
-        for seed, task, method in places:
-            name = cell_name(task, method, seed)
-            if name in cells:
-                raise ValueError(f"The cell {name} is listed twice in the study {study.name}.")
+        merged: dict[tuple[str, str], dict[str, Any]] = {}
+        for task, method in itertools.product(grid.tasks, grid.methods):
             for group, choice in (("task", task), ("method", method)):
                 if (group, choice) not in parts:
                     parts[group, choice] = _load_choice(group, choice, folders)
-            layers: list[Any] = [parts["task", task].copy(), parts["method", method]]
+            of_task = parts["task", task]
             # The per-method settings of a task belong to one method each.
-            of_methods = layers[0].get("study", {}).pop("methods", {})
-            layers += [of_methods.get(method, {}), study.overrides, grid.overrides, {"seed": seed}]
-            config = base.copy()
-            for group in _OPEN:
-                OmegaConf.set_struct(OmegaConf.select(config, group), False)
-            try:
-                for layer in layers:
-                    config.merge_with(layer)
-                OmegaConf.resolve(config)
-            except OmegaConfBaseException as error:
-                raise ValueError(f"The config of {name}: {error}") from error
-            missing = sorted(OmegaConf.missing_keys(config))
-            if missing:
-                raise ValueError(f"The config of {name} lacks {', '.join(missing)}.")
-            cells[name] = Cell(task, method, seed, config)
+            study_group = dict(of_task.get("study", {}))
+            of_methods = study_group.pop("methods", None) or {}
+            layers = [{**of_task, "study": study_group}, parts["method", method]]
+            layers += [of_methods.get(method) or {}, study.overrides, grid.overrides]
+            merged[task, method] = _merged(base, layers, f"{task}/{method}")
+        for seed, (task, method) in itertools.product(grid.seeds, merged):
+            name = cell_name(task, method, seed)
+            if name in cells:
+                raise ValueError(f"The cell {name} is listed twice in the study {study.name}.")
+            cells[name] = Cell(task, method, seed, {**merged[task, method], "seed": seed})
     return list(cells.values())
+
+
+def _merged(base: dict[str, Any], layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    config = base
+    for layer in layers:
+        config = _over(config, layer, name, "")
+    if config["env"]["reference_scores"] is None:
+        scores = {"reference_scores": config["study"]["reference_scores"]}
+        config = {**config, "env": {**config["env"], **scores}}
+    missing = [f"{group}.{key}" for group in ("study", "method") for key in _missing(config[group])]
+    if missing:
+        raise ValueError(f"The config of {name} lacks {', '.join(missing)}.")
+    return config
+
+
+def _over(below: dict[str, Any], above: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+    """Lay one config over another; groups are merged, all else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        place = f"{path}{key}"
+        if key not in below and not place.startswith(_OPEN):
+            close = difflib.get_close_matches(str(key), map(str, below), n=1)
+            hint = f" Did you mean {path}{close[0]}?" if close else ""
+            raise ValueError(
+                f"The config of {name}: cells have no field {place}.{hint} There are "
+                f"{', '.join(f'{path}{field}' for field in below)}."
+            )
+        former = below.get(key)
+        both = isinstance(value, dict) and isinstance(former, dict)
+        merged[key] = _over(former, value, name, f"{place}.") if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _missing(group: dict[str, Any]) -> list[str]:
+    return [key for key, value in group.items() if value == MISSING]
 
 
 def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
@@ -196,7 +244,7 @@ def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     return chosen
 
 
-def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> DictConfig:
+def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
     try:
         config = _load(f"{group}/{choice}", folders)
     except (MissingConfigException, ConfigCompositionException) as error:
@@ -205,14 +253,14 @@ def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> DictConfig
             f"{group} {choice!r}: {error}\nThere are: "
             f"{', '.join(name for name in known if not name.startswith('_'))}."
         ) from error
-    # A file of a group lies below the group's name, unless its package is _global_.
-    return config[group] if set(config) == {group} else config
+    if set(config) != {group}:
+        raise ValueError(f"{group} {choice!r}: its file must have no line '# @package'.")
+    return config[group]
 
 
-def _load(name: str, folders: Sequence[Path]) -> DictConfig:
+def _load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
     """Compose the config ``name`` of the first folder that has it, with its defaults."""
     holder = next((folder for folder in folders if (folder / f"{name}.yaml").is_file()), folders[0])
     with initialize_config_dir(str(holder.resolve()), version_base="1.3"):
-        config = compose(name)
-    OmegaConf.set_struct(config, False)
+        config: Any = OmegaConf.to_container(compose(name))
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from recipes.gtp.learner import Learner, make_loss
@@ -11,15 +12,22 @@ from torchrl_gtp.flow_map import Objective, Sampler, family
 from torchrl_gtp.flow_map.family import FamilyName
 
 
-def flow_map_learner(cfg: DictConfig, buffer: MinariReplayBuffer, device: torch.device) -> Learner:
+def flow_map_learner(
+    cfg: DictConfig,
+    buffer: MinariReplayBuffer,
+    device: torch.device,
+    *,
+    loss_class: str = "torchrl_gtp.GTPLoss",
+) -> Learner:
     """A flow map, trained as the groups ``actor``, ``critic`` and ``loss`` say.
 
     Args:
         cfg: the cell's config; ``cfg.bc`` leaves out the critic.
         buffer: the dataset.
         device: where the networks go.
+        loss_class: a class derived from ``GTPLoss``, which the group ``loss`` goes to.
     """
-    loss = make_loss(cfg, buffer, bc=cfg.bc).to(device)
+    loss = make_loss(cfg, buffer, bc=cfg.bc, loss_class=get_class(loss_class)).to(device)
     return Learner(loss, cfg.optim, compilation=cfg.compile)
 
 

@@ -27,7 +27,7 @@ def task_table(study: StudyResults, task: str) -> Table:
     kind = study.of_task(task, "score_kind")
     behaviour = study.of_task(task, "behaviour")
     key = "normalized_score" if kind == "normalised score" else "return_mean"
-    rows = [["behaviour data", "-", "-", number(behaviour[key]), "-"]]
+    rows = [["behaviour data", "-", "-", number(behaviour[key]), "-", "-"]]
     rows[0] += [number(behaviour["return_mean"]), number(behaviour["success_rate"], 2)]
     for method in study.methods_of(task):
         cells = study.of(task, method)
@@ -41,11 +41,13 @@ def task_table(study: StudyResults, task: str) -> Table:
                 "-" if steps is None else str(steps),
                 spread(study.scores(task, method)),
                 spread(study.scores(task, method, "best")),
+                spread([cell.result["single"]["score"] for cell in cells if cell.result["single"]]),
                 spread([part["return"] for part in last]),
                 spread(success, 2),
             ]
         )
-    headers = ["method", "seeds", "K", f"{kind}, last", f"{kind}, best", "return, last", "success"]
+    headers = ["method", "seeds", "K", f"{kind}, last", f"{kind}, best"]
+    headers += ["last, one candidate", "return, last", "success"]
     return Table(headers, rows)
 
 

@@ -17,7 +17,7 @@ from tensordict.nn import (
     TensorDictModuleBase,
     TensorDictSequential,
 )
-from torch import nn
+from torch import Tensor, nn
 from torchrl.data import Bounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import (
@@ -34,6 +34,7 @@ from recipes.common.options import check_options
 from recipes.gtp.learner import Learner
 from torchrl_gtp import make_qvalue, make_value
 from torchrl_gtp.data import MinariReplayBuffer
+from torchrl_gtp.modules.candidates import Selection
 
 LossName = Literal["BCLoss", "IQLLoss", "TD3BCLoss", "CQLLoss"]
 ActorKind = Literal["deterministic", "normal", "tanh_normal"]
@@ -56,7 +57,12 @@ class TorchRLLearner(Learner):
         super().__init__(loss, cfg, model=model)
 
     def policy(
-        self, num_steps: int, *, num_candidates: int = 1, temperature: float = 1.0
+        self,
+        num_steps: int,
+        *,
+        num_candidates: int = 1,
+        temperature: float = 1.0,
+        selection: Selection = "softmax",
     ) -> TensorDictModuleBase:
         """The actor with its present parameters; it has no steps, so their number is not used.
 
@@ -122,7 +128,22 @@ class SelectedTerms:
         dropped = [name for name in names if self.terms is not None and name not in self.terms]
         if self.learner_step() % self.actor_interval:
             dropped.append("loss_actor")
-        return losses.exclude(*dropped)
+        losses = losses.exclude(*dropped)
+        if "loss_alpha_prime" in losses.keys():
+            losses["loss_alpha_prime"] = _for_one(
+                losses["loss_alpha_prime"], self.loss.log_alpha_prime
+            )
+        return losses
+
+
+def _for_one(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """The same value, whose gradient reaches one parameter only.
+
+    CQL's multiplier is trained against its critics: in a sum of all terms these would follow both.
+    """
+    (gradient,) = torch.autograd.grad(value, parameter, retain_graph=True)
+    linear = (gradient * parameter).sum()
+    return value.detach() + linear - linear.detach()
 
 
 def torchrl_learner(

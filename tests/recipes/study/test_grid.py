@@ -84,16 +84,14 @@ def test_unknown_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_study_can_be_composed(name: str) -> None:
-    assert make_cells(read_study(study_file(name)))
-
-
-@pytest.mark.parametrize("name", STUDIES)
 def test_methods_of_a_study_have_equal_budgets(name: str) -> None:
     by_task: dict[str, set[str]] = {}
-    for cell in make_cells(read_study(study_file(name))):
+    study = read_study(study_file(name))
+    for grid in study.grids:
+        grid.seeds = grid.seeds[:1]
+    for cell in make_cells(study):
         c = cell.config
         budget = (c.optim.steps, c.replay_buffer.batch_size, c.actor.hidden_sizes)
-        budget = (*budget, c.critic.hidden_sizes, c.env.final_episodes, c.env.num_candidates)
+        budget = (*budget, c.critic.hidden_sizes, c.env.final_episodes)
         by_task.setdefault(cell.task, set()).add(str(budget))
     assert {task: len(budgets) for task, budgets in by_task.items()} == dict.fromkeys(by_task, 1)
