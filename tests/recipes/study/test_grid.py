@@ -56,7 +56,7 @@ def test_settings_of_a_task_for_one_method_reach_that_method_alone(
     study = read_study(write_study(["gtp", "my_gtp"], tasks=["mine"]))
     gtp, other = (cell.config for cell in make_cells(study, extra=tmp_path))
     assert (gtp.loss.eta, other.loss.eta) == (7.0, 3.0)
-    assert (gtp.loss.lambda_flow, other.loss.lambda_flow) == (1.0, 2.0)
+    assert (gtp.loss.lambda_flow, other.loss.lambda_flow) == (None, 2.0)
     assert gtp.replay_buffer.reward_shift == other.replay_buffer.reward_shift == -1.0
     assert "methods" not in gtp.study
 
