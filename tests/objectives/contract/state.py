@@ -134,7 +134,8 @@ class StateTests:
                 assert value.dtype == dtype
         out = call(loss, to_dtype(case.make_batch(), dtype))
         assert all(value.dtype == dtype and value.isfinite() for value in out.values())
-        total_of(out).backward()
+        # Gradients may exceed the range of float16, where a GradScaler settles at such a scale.
+        (total_of(out) / (256 if dtype == torch.float16 else 1)).backward()
         for parameter in case.trained(loss).values():
             assert parameter.grad.dtype == dtype and parameter.grad.isfinite().all()
 
