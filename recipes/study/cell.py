@@ -84,11 +84,15 @@ class CellRun(Run):
                 continue
             try:
                 state = load_checkpoint(path, self.device)
-                self.load_state_dict(state)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:
-                # Whatever a damaged file raises, from the zip reader to a missing key.
+                # Whatever the zip reader and the unpickler raise at a damaged file. It is kept:
+                # the next checkpoint would overwrite it.
                 print(f"{path} cannot be read, so it is left out: {error}", file=sys.stderr)
+                path.replace(path.with_suffix(".damaged"))
                 continue
+            self.load_state_dict(state)
             print(f"Going on from {path} at update {self.learner.step}.")
             return
         print("Starting at update 0.")

@@ -55,6 +55,14 @@ def test_published_steps(networks, max_grad_norm, ensemble):
     assert (improved != td["action"]).any()
 
 
+def test_data_in_double_precision(networks):
+    improve, td = ActionGradient(networks, SPEC), batch()
+    expected = improve(td.clone())["improved_action"]
+    improved = improve(td.double())["improved_action"]
+    assert improved.dtype == torch.float32
+    torch.testing.assert_close(improved, expected)
+
+
 def test_plain_gradient_steps(networks):
     td = batch()
     improve = ActionGradient(networks, SPEC, num_steps=1, optimizer="sgd", learning_rate=5.0)

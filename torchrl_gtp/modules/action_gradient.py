@@ -142,7 +142,7 @@ class ActionGradient(TensorDictModuleBase):
                 f"{sorted(map(str, tensordict.keys(True, True)))}."
             )
         observed = TensorDict(
-            {key: tensordict.get(key) for key in self._observed},
+            {key: self._cast(tensordict.get(key)) for key in self._observed},
             batch_size=tensordict.get(self._observed[0]).shape[:-1],
         )
         action = tensordict.get(self.action_key).detach().to(self.low.dtype, copy=True)
@@ -159,6 +159,9 @@ class ActionGradient(TensorDictModuleBase):
             action.clamp_(self.low, self.high)
         action.grad = None
         return tensordict.set(self.out_keys[0], action)
+
+    def _cast(self, entry: Tensor) -> Tensor:
+        return entry.to(self.low.dtype) if entry.is_floating_point() else entry
 
     def _gradient(self, observed: TensorDict, action: Tensor) -> Tensor:
         """Computes the gradient of each sample's Q by its action."""

@@ -110,6 +110,21 @@ def test_a_truncated_checkpoint_is_left_out(make_cell, tmp_path: Path, capsys) -
         said = capsys.readouterr()
         assert all(f"{name} cannot be read" in said.err for name in damaged)
         assert_same_cell(tmp_path / "whole", tmp_path / "cut")
+        # Kept, since the next checkpoint takes its place.
+        assert (tmp_path / "cut" / "last.damaged").exists()
+
+
+def test_a_checkpoint_of_another_version_is_an_error_and_stays(make_cell, tmp_path: Path) -> None:
+    cell = make_cell("bc")
+    run_here(cell, tmp_path)
+    (tmp_path / files.RESULT).unlink()
+    state = load_checkpoint(tmp_path / "last.pt")
+    del state["wall_seconds"]
+    torch.save(state, tmp_path / "last.pt")
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(KeyError, match="wall_seconds"):
+        run_here(cell, tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 def test_sigterm_leaves_a_checkpoint(make_cell, tmp_path: Path) -> None:
