@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from torchrl_gtp.modules import GTPActor
 from torchrl_gtp.objectives.advantage_weighted import AdvantageWeightedLoss, Weighting
 from torchrl_gtp.objectives.base import Draw
 from torchrl_gtp.objectives.critic_protocol import Critic
-from torchrl_gtp.objectives.teacher import FrozenActor
+from torchrl_gtp.objectives.teacher import FrozenActor, frozen_denoiser
 
 __all__ = ["GTPLoss"]
 
@@ -207,7 +206,7 @@ class GTPLoss(AdvantageWeightedLoss):
             )
         lambda_flow = objective.lambda_flow if lambda_flow is None else lambda_flow
         self.objective = objective
-        self.denoiser = None if denoiser_network is None else _frozen(denoiser_network)
+        self.denoiser = None if denoiser_network is None else frozen_denoiser(denoiser_network)
         for name, value, upper in (
             ("lambda_flow", lambda_flow, math.inf),
             ("progress", progress, 1.0),
@@ -402,11 +401,3 @@ class GTPLoss(AdvantageWeightedLoss):
         loss = self._reduce(error, tensordict)
         self._clear_param_weakrefs(tensordict)
         return loss
-
-
-def _frozen(denoiser_network: GTPActor) -> FlowMap:
-    if not isinstance(denoiser_network, GTPActor):
-        raise TypeError(
-            f"denoiser_network must be a GTPActor, got {type(denoiser_network).__name__}."
-        )
-    return copy.deepcopy(denoiser_network.flow_map).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchrl_gtp.flow_map import FlowMap
 from torchrl_gtp.modules import GTPActor
 
-__all__ = ["FrozenActor"]
+__all__ = ["FrozenActor", "frozen_denoiser"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,12 @@ class FrozenActor:
                 return self.actor.flow_map.denoise(action_t, t, condition)
             with self.params.to_module(self.actor, preserve_module_state=False):
                 return self.actor.flow_map.denoise(action_t, t, condition)
+
+
+def frozen_denoiser(denoiser_network: GTPActor) -> FlowMap:
+    """Copies the flow map of a trained policy, without gradient to it."""
+    if not isinstance(denoiser_network, GTPActor):
+        raise TypeError(
+            f"denoiser_network must be a GTPActor, got {type(denoiser_network).__name__}."
+        )
+    return copy.deepcopy(denoiser_network.flow_map).requires_grad_(False)
