@@ -65,6 +65,23 @@ def test_policies_act_without_dropout_while_terms_train_with_it():
     assert loss.actor_network.training
 
 
+def test_dropout_follows_the_mode_of_the_loss():
+    loss, td = make_loss(), make_batch()
+    td["loss_noise"] = loss.draw_noise(td)
+    loss.eval()
+    assert torch.equal(loss.flow_loss(td)[0], loss.flow_loss(td)[0])
+    loss.train()
+    assert not torch.equal(loss.flow_loss(td)[0], loss.flow_loss(td)[0])
+
+
+def test_a_frozen_part_of_the_actor_stays_frozen():
+    loss, td = make_loss(), make_batch()
+    frozen = loss.actor_network.flow_map.backbone.trunk[1].eval()
+    loss(td)
+    assert not any(module.training for module in frozen.modules())
+    assert loss.actor_network.flow_map.backbone.training
+
+
 def test_loss_with_dropout_compiles():
     loss, td = make_loss(), make_batch()
     td["loss_noise"] = loss.draw_noise(td)

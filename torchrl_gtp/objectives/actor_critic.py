@@ -278,7 +278,7 @@ class ActorCriticLoss(PolicyLoss):
         condition = condition.expand(noise.shape[0], *condition.shape)
         noise = noise.unflatten(-1, actor.event_shape)
         params = self.target_actor_network_params if params is None else params
-        training = actor.training
+        training = [module for module in actor.modules() if module.training]
         # As the policy acts: without dropout, which only the terms that it is trained by have.
         actor.eval()
         try:
@@ -288,7 +288,9 @@ class ActorCriticLoss(PolicyLoss):
                     smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
                     action = (action + smoothing).clamp(actor.low, actor.high)
         finally:
-            actor.train(training)
+            # Not all of them: a user may have frozen a part.
+            for module in training:
+                module.training = True
         return action
 
     def _with_actions(self, tensordict: TensorDictBase, action: Tensor) -> TensorDict:

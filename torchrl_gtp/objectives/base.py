@@ -105,6 +105,20 @@ class PolicyLoss(SharedLayersLoss):
     def in_keys(self, values: list[NestedKey]) -> None:
         self._in_keys = values
 
+    def _networks(self) -> dict[str, TensorDictModuleBase]:
+        """The networks without their parameters, which are no submodules of a ``LossModule``."""
+        return {
+            name: network
+            for name, network in self.__dict__.items()
+            if isinstance(network, TensorDictModuleBase)
+        }
+
+    def train(self, mode: bool = True) -> PolicyLoss:
+        """Sets the mode of the loss and of its networks: dropout follows ``loss.eval()``."""
+        for network in self._networks().values():
+            network.train(mode)
+        return super().train(mode)
+
     def reset_parameters_recursive(self) -> None:
         """Draws all parameters anew, each member of an ensemble as a network of its own.
 
@@ -114,12 +128,7 @@ class PolicyLoss(SharedLayersLoss):
         for child in self.children():
             if isinstance(child, LossModule):
                 child.reset_parameters_recursive()
-        networks = {
-            name: network
-            for name, network in self.__dict__.items()
-            if isinstance(network, TensorDictModuleBase)
-        }
-        for name, network in networks.items():
+        for name, network in self._networks().items():
             params = self._modules[f"{name}_params"].data
             # Layers take their scale from the shape of a weight, so they must not see the stack.
             for member in params.unbind(0) if params.ndim else [params]:
