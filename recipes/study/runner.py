@@ -87,10 +87,15 @@ class Runner:
         cells: the cells, most urgent first.
         folder: the study's folder.
         workers: number of processes; see :func:`slots`.
+
+    Raises:
+        ValueError: if the folder of a cell was made with other settings.
     """
 
     def __init__(self, cells: Sequence[Cell], folder: Path, workers: int | None = None) -> None:
         self.cells, self.folder = list(cells), folder
+        for cell in self.cells:
+            files.check_config(folder / cell.name, cell.config)
         self.slots = slots(workers)
         self.context = multiprocessing.get_context("spawn")
         self.started = now()
@@ -99,13 +104,7 @@ class Runner:
         self.jobs: list[_Job] = []
 
     def run(self) -> Outcome:
-        """Run all cells that have no result; a cell that failed before is tried again.
-
-        Raises:
-            ValueError: if the folder of a cell was made with other settings; nothing is run then.
-        """
-        for cell in self.cells:
-            files.check_config(self.folder / cell.name, cell.config)
+        """Run all cells that have no result; a cell that failed before is tried again."""
         with Progress(self.cells) as self.progress, Interrupt() as interrupt:
             for cell in self.cells:
                 if files.read_result(self.folder / cell.name) is None:
@@ -170,9 +169,11 @@ class Runner:
             self._finish(cell)
         elif code == FAILED:
             self._fail(cell)
-        elif code == TAKEN:
+        elif code in (TAKEN, STOPPED):
+            # Stopped from outside it has a checkpoint to go on from; where this runner was told to
+            # stop as well, it does so before it starts another cell.
             self.waiting.insert(0, cell)
-        elif code != STOPPED:
+        else:
             # Killed, by the kernel for want of memory for instance: it wrote nothing itself.
             message = (
                 f"The process ended with code {code} without a message"

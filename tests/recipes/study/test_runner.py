@@ -12,8 +12,8 @@ import pytest
 
 from recipes.study import files
 from recipes.study.run import main, run
-from recipes.study.runner import slots
-from recipes.study.worker import is_taken, owned, owner
+from recipes.study.runner import Runner, _Job, slots
+from recipes.study.worker import STOPPED, is_taken, owned, owner
 from tests.recipes.study.conftest import run_here
 
 ROOT = Path(__file__).parents[3]
@@ -64,8 +64,28 @@ def test_finished_cells_are_left_alone(write_study, make_cell, tmp_path: Path) -
     outcome = run(str(path))
     assert outcome.finished == ["pointmaze_umaze/bc/seed_0"]
     assert starts(tmp_path / "cells") == {"pointmaze_umaze/bc/seed_0": 1}
+    grid = (tmp_path / "cells" / files.STUDY).read_text()
     with pytest.raises(ValueError, match=r"batch_size: 16 and 8"):
-        run(str(path), ["overrides.replay_buffer.batch_size=8"])
+        run(str(path), ["overrides.replay_buffer.batch_size=8", "grids.0.seeds=[0,1]"])
+    assert (tmp_path / "cells" / files.STUDY).read_text() == grid
+
+
+class EndedProcess:
+    """A worker that a signal from outside stopped, with its checkpoint written."""
+
+    exitcode = STOPPED
+
+    def join(self) -> None:
+        pass
+
+
+def test_a_worker_stopped_from_outside_goes_on(make_cell, tmp_path: Path) -> None:
+    cell = make_cell("bc")
+    runner = Runner([cell], tmp_path, workers=1)
+    job = _Job(cell, EndedProcess(), None, 0)
+    runner.jobs.append(job)
+    runner._end(job)
+    assert runner.waiting == [cell] and not runner.outcome.failed
 
 
 def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
