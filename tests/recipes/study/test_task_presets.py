@@ -118,7 +118,7 @@ def test_every_suite_is_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_schema(name):
     preset = load(name)
-    assert set(preset) <= {"dataset", "env", "replay_buffer", "study"}
+    assert set(preset) <= {"dataset", "env", "optim", "replay_buffer", "study"}
     parse_dataset_id(preset["dataset"])
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "recipes" / "gtp" / "config.yaml"))
     fields = leaves(config)
