@@ -130,6 +130,8 @@ def test_a_checkpoint_of_another_version_is_an_error_and_stays(make_cell, tmp_pa
 def test_sigterm_leaves_a_checkpoint(make_cell, tmp_path: Path) -> None:
     def stop_at_five(step: int) -> None:
         if step == 5:
+            # From the process group and from the runner.
+            os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
     cell = make_cell("bc", "overrides.checkpoint.interval=0")
