@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import minari
 from gymnasium.envs.registration import EnvSpec
 from minari.storage import get_dataset_path
+from torchrl._utils import logger
 
 from torchrl_gtp.data.download import fetch_dataset, is_complete
 from torchrl_gtp.data.provenance import how_to_get, is_published
@@ -63,13 +64,32 @@ def _local_ids() -> list[str] | str:
         return f"folders that Minari cannot list ({err})"
 
 
-def dataset_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
-    """Returns the returns of normalised score 0 and 100: the dataset's own, D4RL's or ``None``."""
+def dataset_scores(
+    dataset: MinariDataset, cut_after_success: bool = False
+) -> tuple[float | None, float | None]:
+    """Returns the returns of normalised score 0 and 100: the dataset's own, D4RL's or ``None``.
+
+    Args:
+        dataset (MinariDataset): the dataset.
+        cut_after_success (bool, optional): whether episodes end with their first success. Their
+            returns are 0 or 1, and references beyond are those of whole episodes: ``None`` then.
+            Defaults to ``False``.
+    """
     metadata = dataset.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        return float(low), float(high)
-    return reference_scores(dataset.id) or (None, None)
+    if low is None or high is None:
+        low, high = reference_scores(dataset.id) or (None, None)
+    if low is None or high is None:
+        return None, None
+    low, high = float(low), float(high)
+    if cut_after_success and not (0.0 <= low <= 1.0 and 0.0 <= high <= 1.0):
+        logger.warning(
+            f"{dataset.id}: its reference scores {low:.4g} and {high:.4g} are those of whole "
+            "episodes, so they are left out with cut_after_success=True. For a score of 100 times "
+            "the share of successes pass reference_scores=(0.0, 1.0)."
+        )
+        return None, None
+    return low, high
 
 
 def evaluation_spec(
