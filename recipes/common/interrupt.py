@@ -9,8 +9,10 @@ from types import FrameType, TracebackType
 class Interrupt:
     """Turns Ctrl-C (SIGINT) and SIGTERM into a flag that the training loop reads between updates.
 
-    So a checkpoint never holds half an update. A second signal raises ``KeyboardInterrupt``. The
-    former handlers come back when the context ends. Only the main thread may enter it.
+    So a checkpoint never holds half an update. A second Ctrl-C raises ``KeyboardInterrupt``, and
+    then there is none. A SIGTERM never does, however often it comes: one stop often sends several,
+    to the process group, from a runner, and again when that runner ends. The former handlers come
+    back when the context ends. Only the main thread may enter it.
 
     Example:
         >>> import os, signal
@@ -24,6 +26,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._had_ctrl_c = False
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
@@ -34,9 +37,12 @@ class Interrupt:
         return 0 if self.signal_number is None else 128 + self.signal_number
 
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
-        if self:
-            raise KeyboardInterrupt
-        self.signal_number = signal_number
+        if signal_number == signal.SIGINT:
+            if self._had_ctrl_c:
+                raise KeyboardInterrupt
+            self._had_ctrl_c = True
+        if self.signal_number is None:
+            self.signal_number = signal_number
 
     def __enter__(self) -> Interrupt:
         self._former = [signal.signal(number, self._handle) for number in self._signals]

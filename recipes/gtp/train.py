@@ -26,8 +26,10 @@ from torchrl.record.loggers import Logger, get_logger
 
 from recipes.common.checkpoints import load_checkpoint
 from recipes.common.evaluation import milliseconds_per_action
+from recipes.common.former_config import completed, recipe_config
 from recipes.common.interrupt import Interrupt
 from recipes.common.mazes import fixed_goal_maze
+from recipes.common.options import keyword_defaults
 from recipes.common.plots import plot_maze_paths
 from recipes.common.processes import Processes
 from recipes.gtp.learner import Learner, make_loss
@@ -43,24 +45,32 @@ from recipes.gtp.training import Run
 from torchrl_gtp.data import AffineReward, MinariReplayBuffer, load_minari, make_minari_env
 
 FRESH_SEED = 100_000
+CONFIG = Path(__file__).with_name("config.yaml")
 METHODS = {"gtp_bc": "GTP-BC", "gtp": "GTP"}
 # What a resumed run may change; the rest is in the state of its checkpoint.
 RESUMABLE = ("resume", "env.", "logger.", "checkpoint.", "device", "num_threads", "optim.steps")
 
 
 def resumed_config(
-    folder: Path, overrides: list[str], resumable: Sequence[str] = RESUMABLE
+    folder: Path,
+    overrides: list[str],
+    resumable: Sequence[str] = RESUMABLE,
+    files: Sequence[Path] = (CONFIG,),
 ) -> DictConfig:
     """Read the config of an interrupted run and apply the overrides given beside ``resume``.
+
+    Fields that were added since take their defaults, and are printed.
 
     Args:
         folder: the run's output folder.
         overrides: of the form ``key=value``.
         resumable: beginnings of the names that may change.
+        files: the config files of the recipe, later ones over earlier ones.
 
     Raises:
         FileNotFoundError: if the folder holds no checkpoint.
-        ValueError: if an override would change what was trained.
+        ValueError: if an override would change what was trained, or the run has a field that there
+            is no more.
     """
     checkpoints = sorted(folder.glob("*/last.pt"))
     if not checkpoints:
@@ -68,7 +78,16 @@ def resumed_config(
             f"resume={folder}: there is no checkpoint. Give the output folder of a run, the one "
             "that holds gtp/last.pt or gtp_bc/last.pt."
         )
-    config = OmegaConf.create(load_checkpoint(checkpoints[0])["config"])
+    accepted = [f"replay_buffer.{name}" for name in keyword_defaults(load_minari)]
+    fields, added = completed(
+        load_checkpoint(checkpoints[0])["config"], recipe_config(*files), accepted
+    )
+    if added:
+        defaults = ", ".join(f"{name}={value}" for name, value in added.items())
+        print(
+            f"The run in {folder} is older than some fields, which get their defaults: {defaults}"
+        )
+    config = OmegaConf.create(fields)
     OmegaConf.set_struct(config, True)
     former = config.copy()
     overrides = [override.lstrip("+") for override in overrides]

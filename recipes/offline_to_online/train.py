@@ -22,7 +22,7 @@ from recipes.common.checkpoints import load_checkpoint
 from recipes.common.interrupt import Interrupt
 from recipes.gtp.learner import Learner, make_loss
 from recipes.gtp.report import MethodResults, behaviour_results, method_results, write_report
-from recipes.gtp.train import FRESH_SEED, make_buffer, make_logger, resumed_config
+from recipes.gtp.train import CONFIG, FRESH_SEED, make_buffer, make_logger, resumed_config
 from recipes.offline_to_online.mixed_buffer import MixedReplayBuffer
 from recipes.offline_to_online.training import OfflineToOnlineRun, Schedule
 from torchrl_gtp.data import AffineReward, make_minari_env
@@ -30,6 +30,7 @@ from torchrl_gtp.data import AffineReward, make_minari_env
 KEY = "gtp"
 # The number of updates decides when the switch comes and how the learning rate falls.
 RESUMABLE = ("resume", "env.", "logger.", "checkpoint.", "device", "num_threads")
+CONFIGS = (CONFIG, Path(__file__).with_name("offline_to_online.yaml"))
 
 
 def make_schedule(cfg: DictConfig) -> Schedule:
@@ -161,7 +162,7 @@ def main(cfg: DictConfig) -> None:
     """Entry point."""
     job = HydraConfig.get()
     if cfg.resume is not None:
-        cfg = resumed_config(Path(cfg.resume), list(job.overrides.task), RESUMABLE)
+        cfg = resumed_config(Path(cfg.resume), list(job.overrides.task), RESUMABLE, CONFIGS)
     run(cfg, Path(job.runtime.output_dir))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-_missing = [name for name in ("filelock", "scipy") if importlib.util.find_spec(name) is None]
-if _missing:
+if importlib.util.find_spec("scipy") is None:
     raise ImportError(
-        f"Studies need {' and '.join(_missing)}. Install them with the extras of the recipes: "
+        "Studies need scipy. Install it with the extras of the recipes: "
         'pip install -e ".[sim,recipes]"'
     )

@@ -116,7 +116,9 @@ def run_cell(
         Stopped: if SIGINT or SIGTERM came; the checkpoint is written before.
         ValueError: if the folder was made with other settings.
     """
-    files.check_config(folder, config)
+    added = files.check_config(folder, config)
+    if added:
+        print(f"The cell is older than these fields, which get their defaults: {', '.join(added)}")
     files.write_config(folder, config)
     starts = files.read_json(folder / files.STARTS) or []
     files.write_json(folder / files.STARTS, [*starts, {"time": now(), **versions()}])

@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipes.study.grid import cell_defaults
+
 CONFIG, CURVES, RESULT, FAILURE, OWNER = (
     "config.yaml",
     "curves.csv",
@@ -116,24 +118,43 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def check_config(folder: Path, config: DictConfig) -> None:
+def check_config(folder: Path, config: DictConfig) -> list[str]:
     """Check that the folder of a cell is new or was made with the same settings.
+
+    A field that the folder's config lacks, because it was written before there was that field,
+    counts as the same where the cell has its default.
+
+    Args:
+        folder: the cell's folder.
+        config: the cell's config.
+
+    Returns:
+        such fields, in the form ``"env.num_envs=10"``.
 
     Raises:
         ValueError: if it was not; the message names the fields that differ.
     """
     path = folder / CONFIG
     if not path.exists():
-        return
+        return []
     former: Any = OmegaConf.to_container(OmegaConf.load(path))
     now: Any = OmegaConf.to_container(config)
-    different = differences(former, now)
+    if not differences(former, now):
+        return []
+    there, here, defaults = _flat(former), _flat(now), _flat(cell_defaults())
+    added = {
+        name: value
+        for name, value in here.items()
+        if name not in there and name in defaults and value == defaults[name]
+    }
+    different = differences({**there, **added}, here)
     if different:
         raise ValueError(
             f"{folder} was made with other settings (there and now):\n  "
             + "\n  ".join(different)
             + "\nChoose another folder=... for the new settings, or remove this one."
         )
+    return [f"{name}={value}" for name, value in added.items() if not name.startswith(FREE)]
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def make_cells(study: Study, *, extra: Path | None = None) -> list[Cell]:
             cells do not have.
     """
     folders = [HERE] if extra is None else [HERE, extra]
-    base = _load("cell", [HERE])
+    base = cell_defaults()
     parts: dict[tuple[str, str], dict[str, Any]] = {}
     cells: dict[str, Cell] = {}
     for grid in study.grids:
@@ -242,6 +242,12 @@ def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
             f"{cells[0].name}."
         )
     return chosen
+
+
+@cache
+def cell_defaults() -> dict[str, Any]:
+    """The fields of a cell, with their defaults, before task, method and study are laid over."""
+    return _load("cell", [HERE])
 
 
 def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:

@@ -94,8 +94,14 @@ class Runner:
 
     def __init__(self, cells: Sequence[Cell], folder: Path, workers: int | None = None) -> None:
         self.cells, self.folder = list(cells), folder
+        # In the order of the first cell that has each.
+        added: dict[str, None] = {}
         for cell in self.cells:
-            files.check_config(folder / cell.name, cell.config)
+            added |= dict.fromkeys(files.check_config(folder / cell.name, cell.config))
+        if added:
+            print(
+                f"Cells older than these fields count as made with the defaults: {', '.join(added)}"
+            )
         self.slots = slots(workers)
         self.context = multiprocessing.get_context("spawn")
         self.started = now()

@@ -74,6 +74,38 @@ def test_metadata_speak_of_what_is_left(sparse_dataset):
     assert load_minari("test/small-v0").metadata.behavior_returns.tolist() == [2, 1, 1, 0]
 
 
+def test_reference_scores_of_whole_episodes_are_left_out(make_dataset, caplog):
+    def rewards(episodes):
+        for episode, values in zip(episodes, REWARDS, strict=True):
+            episode["rewards"] = np.array(values, dtype=np.float64)
+
+    for name, references, kept in (
+        ("test/long-v0", (0.5, 40.0), (None, None)),
+        ("test/short-v0", (0.0, 0.9), (0.0, 0.9)),
+        ("D4RL/maze2d-umaze-v1", None, (None, None)),  # in D4RL's table 23.85 and 161.86
+        ("D4RL/antmaze/umaze-v1", None, (0.0, 1.0)),
+    ):
+        dataset = make_dataset(
+            name,
+            lengths=(4, 1, 6, 3),
+            terminated=(False,) * 4,
+            truncated=(True,) * 4,
+            edit=rewards,
+        )
+        if references is not None:
+            scores = dict(zip(("ref_min_score", "ref_max_score"), references, strict=True))
+            dataset.storage.update_metadata(scores)
+        caplog.clear()
+        metadata = load_minari(name, cut_after_success=True).metadata
+        assert (metadata.ref_min_score, metadata.ref_max_score) == kept, name
+        assert ("those of whole episodes" in caplog.text) == (kept == (None, None))
+    metadata = load_minari("test/long-v0").metadata
+    assert (metadata.ref_min_score, metadata.ref_max_score) == (0.5, 40.0)
+    options = {"cut_after_success": True, "reference_scores": (0.0, 1.0)}
+    metadata = load_minari("test/long-v0", **options).metadata
+    assert (metadata.ref_min_score, metadata.ref_max_score) == (0.0, 1.0)
+
+
 def test_success_is_read_from_the_raw_reward(sparse_dataset):
     iql = AffineReward(shift=-1.0)
     buffer = load_minari("test/small-v0", cut_after_success=True, reward_transform=iql)

@@ -14,6 +14,7 @@ from torchrl.data import (
     TensorDictReplayBuffer,
     TensorStorage,
 )
+from torchrl.data.replay_buffers import SliceSampler
 
 from torchrl_gtp.data import AdvantageWeightedSampler, copy_entry, write_entry
 
@@ -89,6 +90,53 @@ def test_storages_of_two_dimensions():
     assert (again[tuple(batch["index"].unbind(-1))] == 1).all()
     drawn = {tuple(index) for index in batch["index"].tolist()}
     assert again.sum() == 2 * len(drawn)
+
+
+def trajectories():
+    """Of 4, 5 and 3 steps."""
+    return transitions().set("episode", torch.tensor([0] * 4 + [1] * 5 + [2] * 3))
+
+
+@pytest.mark.parametrize("reshaped", [False, True])
+@pytest.mark.parametrize("slice_len", [1, 3])
+def test_slices_of_trajectories(slice_len, reshaped):
+    sampler = SliceSampler(slice_len=slice_len, traj_key="episode")
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(12), sampler=sampler, batch_size=6)
+    buffer.extend(trajectories())
+    batch = buffer.sample()
+    if reshaped:
+        batch = batch.reshape(-1, slice_len)
+    batch["action"] = batch["observation"].expand(*batch.shape, 2) + 1
+    write_entry(buffer, batch, "action")
+    drawn = batch["observation"].flatten().long()
+    expected = torch.zeros(12, 2)
+    expected[drawn] = drawn.unsqueeze(-1) + 1.0
+    assert torch.equal(buffer[:]["action"], expected)
+
+
+def test_the_padding_of_short_slices_is_not_written():
+    sampler = SliceSampler(slice_len=8, traj_key="episode", strict_length=False, pad_output=True)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(12), sampler=sampler, batch_size=48)
+    buffer.extend(trajectories())
+    batch = buffer.sample()
+    mask = batch["collector", "mask"]
+    assert not mask.all()
+    batch["action"] = torch.where(mask.reshape(-1, 1), 1.0, float("nan")).expand(-1, 2)
+    write_entry(buffer, batch, "action")
+    drawn = batch["observation"][mask.flatten()].flatten().long()
+    expected = torch.zeros(12, 2)
+    expected[drawn] = 1.0
+    assert torch.equal(buffer[:]["action"], expected)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    buffer = make_buffer("ram")
+    batch = buffer.sample()
+    with pytest.raises(ValueError, match=r"'action'.*\(5, 2\).*got \(5, 1\)"):
+        write_entry(buffer, batch.clone().set("action", torch.zeros(5, 1)), "action")
+    batch["index"] = batch["index"].unsqueeze(-1).expand(5, 2)
+    with pytest.raises(ValueError, match=r"'index'.*\(5, 1\).*got \(5, 2\)"):
+        write_entry(buffer, batch, "action")
 
 
 def test_weights_of_a_sampler_stay():

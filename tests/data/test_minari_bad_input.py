@@ -168,7 +168,8 @@ def test_failing_download_leaves_nothing_behind(
     monkeypatch.setattr("minari.storage.hosting.download_dataset", download)
     with pytest.raises(FileNotFoundError, match=r"test/small-v0.*the wire is cut"):
         load_minari(dataset_id)
-    assert sorted(minari_root.rglob("*")) == before
+    lock = minari_root / f".{dataset_id.replace('/', '.')}.lock"
+    assert sorted(minari_root.rglob("*")) == sorted([*before, lock])
     assert len(load_minari("test/small-v0")) == 11
 
 
@@ -234,7 +235,7 @@ def test_failed_download_in_a_new_namespace_leaves_nothing(minari_root, monkeypa
     monkeypatch.setattr("minari.load_dataset", break_off)
     with pytest.raises(FileNotFoundError, match="could not be downloaded: the line is dead"):
         load_minari("fresh/nested/name-v0")
-    assert not list(minari_root.iterdir())
+    assert list(minari_root.iterdir()) == [minari_root / ".fresh.nested.name-v0.lock"]
 
 
 def test_stray_folder_does_not_hide_the_unknown_id(make_dataset):

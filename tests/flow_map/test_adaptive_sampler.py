@@ -116,6 +116,34 @@ def test_shapes_and_warm_starts(shape, skip_finished):
 
 
 @MODES
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_what_is_broadcast_counts_as_repeated(shape, skip_finished):
+    """A start, level, noise or condition of all samples, expanded or of fewer dimensions."""
+    torch.manual_seed(0)
+    flow_map, sampler = ErringFlowMap(), AdaptiveSampler(0.05, skip_finished)
+    condition = torch.logspace(-4, 1, 6, dtype=torch.float64).reshape(*shape, 1)
+    noise, start, level = normal(2), normal(2), torch.tensor([2.0], dtype=torch.float64)
+
+    def sample(condition, noise, start, level):
+        return sampler.sample_with_evaluations(
+            flow_map, noise, condition, 8, start=start, start_level=level
+        )
+
+    expanded = [each.expand(*shape, len(each)) for each in (noise, start, level)]
+    expected = sample(condition, *(each.clone() for each in expanded))
+    assert expected[0].shape == (*shape, 2) and len(expected[1].unique()) > 1
+    for inputs in (
+        expanded,
+        (noise, start, level),
+        (noise, expanded[1][:1], level),
+        (expanded[0].clone(), start, 2.0),
+    ):
+        before = [each.clone() for each in inputs[:2]]
+        torch.testing.assert_close(sample(condition, *inputs), expected)
+        assert all(map(torch.equal, inputs, before))
+
+
+@MODES
 def test_what_lies_beyond_the_bounds_is_no_change(skip_finished):
     flow_map, noise = ErringFlowMap(), normal(4, 2) + 100
     condition = torch.full((4, 1), 5.0, dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.flow_map.closed_form import GaussianFlowMap
-from torchrl_gtp.flow_map import FlowMap, JumpSampler, MLPBackbone, jump_error
+from torchrl_gtp.flow_map import FlowMap, JumpSampler, LNResNetBackbone, MLPBackbone, jump_error
 
 
 def column(*values):
@@ -41,6 +41,21 @@ def test_from_noise_to_data_it_compares_one_jump_with_two():
     error = jump_error(flow_map, 3 * noise, t, s, condition)
     assert error.min() > 0
     torch.testing.assert_close(error, (one - two).square().mean(-1, keepdim=True).sqrt())
+
+
+def test_dropout_is_no_error_and_the_modes_stay():
+    torch.manual_seed(0)
+    flow_map = FlowMap(LNResNetBackbone(action_dim=2, hidden_dim=16, num_blocks=2, dropout=0.5))
+    t, s = torch.full((6, 1), 3.0), torch.zeros(6, 1)
+    action_t = 3 * torch.randn(6, 2)
+    expected = jump_error(flow_map.eval(), action_t, t, s)
+    flow_map.train()
+    flow_map.backbone.training = False  # of one part, as where it is frozen
+    modes = [part.training for part in flow_map.modules()]
+    torch.testing.assert_close(jump_error(flow_map, action_t, t, s), expected)
+    with pytest.raises(ValueError, match="action has 1 dimensions"):
+        jump_error(flow_map, action_t[:, :1], t, s)
+    assert [part.training for part in flow_map.modules()] == modes and len(set(modes)) == 2
 
 
 def test_no_jump_has_no_error():

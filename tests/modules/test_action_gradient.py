@@ -105,6 +105,42 @@ def test_each_sample_climbs_alone_without_a_limit_of_the_norm(networks):
     torch.testing.assert_close(improve(td[:3].clone())["improved_action"], together[:3])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.02])
+def test_a_sample_without_a_gradient_stays_and_changes_no_other(networks, max_grad_norm, optimizer):
+    td = batch()
+    td["observation"][3, 0] = float("nan")
+    improve = ActionGradient(
+        networks, SPEC, max_grad_norm=max_grad_norm, optimizer=optimizer, learning_rate=0.1
+    )
+    improved = improve(td)["improved_action"]
+    assert torch.equal(improved[3], td["action"][3])
+    others = torch.arange(16) != 3
+    expected = improve(td[others].select("observation", "action"))["improved_action"]
+    torch.testing.assert_close(improved[others], expected)
+    assert (expected != td["action"][others]).any()
+
+
+class Cliff(nn.Module):
+    """Rises with the action, and is not a number where its first number is above 0.5."""
+
+    def forward(self, observation, action):
+        numbers = action.flatten(1)
+        height = torch.where(numbers[:, :1] > 0.5, float("nan"), 1.0)
+        return height * numbers.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("chunk", [(), (4,)])
+def test_a_gradient_that_is_lost_on_the_way_leaves_the_start(chunk):
+    network = ValueOperator(Cliff(), in_keys=["observation", "action"])
+    improve = ActionGradient([network], SPEC, num_steps=10, learning_rate=0.05, max_grad_norm=1.0)
+    td = TensorDict({"observation": torch.zeros(2, 3)}, [2])
+    td["action"] = torch.tensor([0.4, -0.9]).reshape(2, *[1] * len(chunk), 1).expand(2, *chunk, 2)
+    improved = improve(td)["improved_action"]
+    assert torch.equal(improved[0], td["action"][0])
+    assert (improved[1] > -0.6).all() and improved.isfinite().all()
+
+
 def test_goes_on_from_its_own_entry(networks):
     options = {"num_steps": 3, "optimizer": "sgd"}
     improve = ActionGradient(networks, SPEC, action_key="improved_action", **options)

@@ -57,6 +57,27 @@ def test_errors_fall_with_the_number_of_steps_of_a_solver():
     assert 3 < first / second < 5
 
 
+def test_dropout_is_no_error_and_the_modes_stay():
+    torch.manual_seed(0)
+    actor = make_gtp_actor(
+        3, Bounded(-1, 1, (2,)), backbone="ln_resnet", dropout=0.5, hidden_sizes=(16, 16)
+    )
+    data = observations(40).set("noise", torch.randn(40, 2)).set("action", torch.rand(40, 2))
+    results = []
+    for training in (False, True):
+        actor.train(training)
+        actor.flow_map.training = False  # of one part, as where it is frozen
+        modes = [part.training for part in actor.modules()]
+        torch.manual_seed(1)
+        times = fit_sampler(actor, data, num_steps=3).times
+        results.append((step_errors(actor, data)["mean"], times))
+        with pytest.raises(ValueError, match="noise"):
+            step_errors(actor, data.clone().set("noise", torch.randn(40, 3)))
+        assert [part.training for part in actor.modules()] == modes
+    torch.testing.assert_close(results[1][0], results[0][0])
+    assert results[1][1] == results[0][1]
+
+
 @pytest.mark.parametrize("skip_finished", [False, True])
 def test_an_actor_samples_adaptively(skip_finished):
     torch.manual_seed(0)

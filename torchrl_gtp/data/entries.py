@@ -59,18 +59,21 @@ def write_entry(buffer: ReplayBuffer, batch: TensorDictBase, key: NestedKey) -> 
     """Writes an entry of a sampled batch back to where the batch was drawn from, in place.
 
     Samplers and writers take no notice: priorities and the order of replacement stay. Of a
-    transition that was drawn twice one of the values is kept. Batches that a buffer with
+    transition that was drawn twice one of the values is kept, and padding, where the batch has a
+    ``("collector", "mask")`` that is ``False``, is not written. Batches that a buffer with
     ``prefetch`` has already drawn hold the old values.
 
     Args:
         buffer (ReplayBuffer): a buffer whose storage is a :class:`~torchrl.data.TensorStorage`.
-        batch (TensorDictBase): a batch [B] of it, with the entry ``"index"`` that
-            :class:`~torchrl.data.TensorDictReplayBuffer` writes.
+        batch (TensorDictBase): a batch [B] of it, or slices [B, T], with the entry ``"index"``
+            that :class:`~torchrl.data.TensorDictReplayBuffer` writes: the batch's shape, for a
+            storage of D dimensions with D more numbers at the end; with one dimension the slice
+            samplers keep that one number, too.
         key (NestedKey): the entry.
 
     Raises:
         TypeError: for another storage.
-        ValueError: if the buffer is empty.
+        ValueError: if the buffer is empty, or the shape of index or entry does not fit it.
         KeyError: if the batch lacks ``"index"`` or the entry, or the buffer the entry.
 
     Examples:
@@ -94,10 +97,25 @@ def write_entry(buffer: ReplayBuffer, batch: TensorDictBase, key: NestedKey) -> 
                 "of a TensorDictReplayBuffer have an index; copy_entry adds an entry to a buffer."
             )
     entry = stored.get(key)
-    index = batch.get("index").to(entry.device)
-    # Of a storage of D dimensions the index is [B, D].
-    place = tuple(index.unbind(-1)) if stored.batch_dims > 1 else index
-    entry[place] = batch.get(key).detach().to(entry)
+    index, value = batch.get("index"), batch.get(key)
+    dims = stored.batch_dims
+    if dims == 1 and index.ndim == batch.batch_dims:
+        index = index.unsqueeze(-1)
+    shapes = {"index": (*batch.shape, dims), key: (*batch.shape, *entry.shape[dims:])}
+    for name, tensor in (("index", index), (key, value)):
+        if tensor.shape != shapes[name]:
+            raise ValueError(
+                f"The entry {name!r} of the batch {tuple(batch.shape)} must have the shape "
+                f"{shapes[name]} for a buffer of {dims} dimension(s), whose {key!r} is "
+                f"{tuple(entry.shape)}; got {tuple(tensor.shape)}."
+            )
+    mask = batch.get(("collector", "mask"), default=None)
+    if mask is not None:
+        # Padding bears the index of a true transition.
+        mask = mask.reshape(batch.shape)
+        index, value = index[mask], value[mask]
+    place = index.to(entry.device).unbind(-1)
+    entry[place] = value.detach().to(entry)
 
 
 def _tensor_storage(buffer: ReplayBuffer) -> TensorStorage:

@@ -27,7 +27,8 @@ class MinariMetadata:
             are not normalised.
         observation_scale: what they were then divided by, shape ``[O]``, or ``None``.
         ref_min_score: episode return of normalised score 0, or ``None`` if unknown.
-        ref_max_score: episode return of normalised score 100, or ``None`` if unknown.
+        ref_max_score: episode return of normalised score 100, or ``None`` if unknown. Both are
+            unknown where ``cut_after_success`` ends episodes that the references went on with.
         env_spec: the evaluation environment, or ``None`` if the dataset names none.
         num_steps: number of transitions.
         num_episodes: number of episodes.

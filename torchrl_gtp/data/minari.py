@@ -118,7 +118,9 @@ def load_minari(
             those of the dataset, for instance ``{"continuing_task": False}`` to end Minari's
             AntMaze at the goal. Defaults to none.
         reference_scores ((float, float), optional): the returns of normalised score 0 and 100 in
-            that environment. Defaults to the dataset's own or, if it has none, to D4RL's.
+            that environment. Defaults to the dataset's own or, if it has none, to D4RL's; but with
+            ``cut_after_success``, where a return is 0 or 1, those beyond belong to whole episodes
+            and are left out.
         sampler (Sampler, optional): TorchRL sampler. Defaults to uniform sampling with replacement.
         sample_unit (SampleUnit, optional): what each drawn transition expands to; for chunks of
             actions see :func:`~torchrl_gtp.data.action_chunks`. Defaults to that transition.
@@ -187,7 +189,7 @@ def load_minari(
         if reward_transform is not None:
             _transform_rewards(data, reward_transform, dataset_id)
         loc, scale = _normalize(data) if normalize_observations else (None, None)
-        ref_min, ref_max = reference_scores or dataset_scores(dataset)
+        ref_min, ref_max = reference_scores or dataset_scores(dataset, cut_after_success)
         buffer = MinariReplayBuffer(
             metadata=MinariMetadata(
                 dataset_id=dataset_id,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import minari
 from gymnasium.envs.registration import EnvSpec
 from minari.storage import get_dataset_path
+from torchrl._utils import logger
 
+from torchrl_gtp.data.download import fetch_dataset, is_complete
 from torchrl_gtp.data.provenance import how_to_get, is_published
 from torchrl_gtp.data.scores import reference_scores
 
@@ -26,6 +26,9 @@ __all__ = ["dataset_scores", "evaluation_spec", "open_dataset"]
 def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
     """Opens a dataset, fetching it if it is not there; a failed download leaves nothing behind.
 
+    Of several processes one downloads and the others wait. To read a dataset that is there takes
+    neither a lock nor the permission to write.
+
     Args:
         dataset_id (str): the Minari id.
         download (bool): whether a dataset that is not found locally is fetched; one that is made on
@@ -37,35 +40,21 @@ def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
     Raises:
         FileNotFoundError: if the dataset is neither local nor can be fetched.
     """
-    path = get_dataset_path(dataset_id)
-    is_local, is_folder = (path / "data").exists(), path.exists()
-    download = download and is_published(dataset_id)
-    try:
-        return minari.load_dataset(dataset_id, download=download)
-    except BaseException as err:
-        if not is_folder:
-            # A download that broke off would be taken for the dataset the next time.
-            shutil.rmtree(path, ignore_errors=True)
-            _remove_empty_folders(path.parent)
-        if is_local or not isinstance(err, Exception):
-            raise
-        raise FileNotFoundError(
-            f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
-            f"that folder), which has {_local_ids()}"
-            + (f", and could not be downloaded: {err}" if download else ". It was not downloaded.")
-            + f" {how_to_get(dataset_id)}".rstrip()
-        ) from err
-
-
-def _remove_empty_folders(folder: Path) -> None:
-    """Removes the folders of a namespace that a failed download made."""
-    root = get_dataset_path()
-    while folder != root and root in folder.parents:
+    if is_complete(dataset_id):
+        return minari.load_dataset(dataset_id)
+    cause: Exception | None = None
+    failure = " It was not downloaded."
+    if (get_dataset_path(dataset_id) / "data").exists():
+        failure = " Its download has not ended, or was cut short: load it with download=True."
+    if download and is_published(dataset_id):
         try:
-            folder.rmdir()
-        except OSError:  # not empty, or not there
-            return
-        folder = folder.parent
+            return fetch_dataset(dataset_id)
+        except Exception as err:
+            cause, failure = err, f" It could not be downloaded: {err}"
+    raise FileNotFoundError(
+        f"dataset {dataset_id!r} is not in {get_dataset_path()} (MINARI_DATASETS_PATH chooses "
+        f"that folder), which has {_local_ids()}.{failure} {how_to_get(dataset_id)}".rstrip()
+    ) from cause
 
 
 def _local_ids() -> list[str] | str:
@@ -75,13 +64,32 @@ def _local_ids() -> list[str] | str:
         return f"folders that Minari cannot list ({err})"
 
 
-def dataset_scores(dataset: MinariDataset) -> tuple[float | None, float | None]:
-    """Returns the returns of normalised score 0 and 100: the dataset's own, D4RL's or ``None``."""
+def dataset_scores(
+    dataset: MinariDataset, cut_after_success: bool = False
+) -> tuple[float | None, float | None]:
+    """Returns the returns of normalised score 0 and 100: the dataset's own, D4RL's or ``None``.
+
+    Args:
+        dataset (MinariDataset): the dataset.
+        cut_after_success (bool, optional): whether episodes end with their first success. Their
+            returns are 0 or 1, and references beyond are those of whole episodes: ``None`` then.
+            Defaults to ``False``.
+    """
     metadata = dataset.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        return float(low), float(high)
-    return reference_scores(dataset.id) or (None, None)
+    if low is None or high is None:
+        low, high = reference_scores(dataset.id) or (None, None)
+    if low is None or high is None:
+        return None, None
+    low, high = float(low), float(high)
+    if cut_after_success and not (0.0 <= low <= 1.0 and 0.0 <= high <= 1.0):
+        logger.warning(
+            f"{dataset.id}: its reference scores {low:.4g} and {high:.4g} are those of whole "
+            "episodes, so they are left out with cut_after_success=True. For a score of 100 times "
+            "the share of successes pass reference_scores=(0.0, 1.0)."
+        )
+        return None, None
+    return low, high
 
 
 def evaluation_spec(

@@ -118,13 +118,12 @@ class AdaptiveSampler:
             tuple of Tensor: actions [..., A], not clamped, and the evaluations [..., 1], integers.
         """
         first, *more = _numbers_of_jumps(num_steps)
-        batch = noise.shape[:-1]
-        noises = _Noises.flattened(noise, condition, start, start_level)
+        noises, batch = _Noises.flattened(noise, condition, start, start_level)
         action = noises.jump(flow_map, first)
         spent = torch.full_like(action[:, :1], first, dtype=torch.int64)
         refine = self._refine_some if self._can_skip(noise.device) else self._refine_all
         action, spent = refine(flow_map, noises, action, spent, more, bounds)
-        return action.reshape(noise.shape), spent.reshape(*batch, 1)
+        return action.reshape(*batch, noise.shape[-1]), spent.reshape(*batch, 1)
 
     def _can_skip(self, device: torch.device) -> bool:
         # How many samples are left is unknown to a compiler and to a CUDA graph.
@@ -201,16 +200,22 @@ class _Noises(NamedTuple):
         condition: Tensor | None,
         start: Tensor | None,
         start_level: float | Tensor | None,
-    ) -> _Noises:
-        """Makes one batch dimension of all."""
-        if isinstance(start_level, Tensor) and start_level.ndim > 0:
-            start_level = start_level.reshape(-1, 1)
-        return cls(
-            noise.reshape(-1, noise.shape[-1]),
-            None if condition is None else condition.reshape(-1, condition.shape[-1]),
-            None if start is None else start.reshape(-1, start.shape[-1]),
-            start_level,
+    ) -> tuple[_Noises, torch.Size]:
+        """Broadcasts all to one batch and makes one dimension of it; returns its shape, too."""
+        level = start_level if isinstance(start_level, Tensor) and start_level.ndim > 0 else None
+        rows = [each for each in (noise, condition, start, level) if each is not None]
+        batch = torch.broadcast_shapes(*(each.shape[:-1] for each in rows))
+
+        def flat(each: Tensor) -> Tensor:
+            return each.expand(*batch, -1).reshape(math.prod(batch), each.shape[-1])
+
+        flattened = cls(
+            flat(noise),
+            None if condition is None else flat(condition),
+            None if start is None else flat(start),
+            start_level if level is None else flat(level),
         )
+        return flattened, batch
 
     def select(self, mask: Tensor) -> _Noises:
         """Keeps the rows of a mask [N]."""

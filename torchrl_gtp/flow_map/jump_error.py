@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
 from torchrl_gtp.flow_map.flow_map import FlowMap
 
 __all__ = ["jump_error", "rms_distance"]
@@ -38,7 +39,8 @@ def jump_error(
 
     The exact flow map is a semigroup, ``Phi(Phi(a_t, t, m), m, s) = Phi(a_t, t, s)``. Where a
     network is not, one of both ways is off by at least half their distance. It costs three network
-    evaluations and needs no data. An error that both ways share stays unseen.
+    evaluations and needs no data. An error that both ways share stays unseen. The flow map is
+    evaluated as it acts, without dropout, whatever mode it is in.
 
     The level m lies midway in the Karras spacing between t and s. For that, levels below
     ``sigma_min`` count as ``sigma_min``, as on the grid of
@@ -64,5 +66,6 @@ def jump_error(
     """
     smallest = t.clamp_max(flow_map.noise_levels.sigma_min)
     m = flow_map.noise_levels.between(t, torch.maximum(s, smallest), 2)[1]
-    in_halves = flow_map(flow_map(action_t, t, m, condition), m, s, condition)
-    return rms_distance(flow_map(action_t, t, s, condition), in_halves)
+    with evaluation_mode(flow_map):
+        in_halves = flow_map(flow_map(action_t, t, m, condition), m, s, condition)
+        return rms_distance(flow_map(action_t, t, s, condition), in_halves)

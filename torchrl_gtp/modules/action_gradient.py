@@ -32,6 +32,9 @@ class ActionGradient(TensorDictModuleBase):
     buffer move on with every draw, as in the publication.
     :func:`~torchrl_gtp.data.copy_entry` makes that entry for a dataset.
 
+    A sample whose gradient is not finite at any step keeps the action that it started from, and
+    has no part in the norm of ``max_grad_norm``.
+
     Args:
         qvalue_networks (sequence of TensorDictModule): the Q-networks. They read observation
             entries and an action entry. Their parameters get no gradient.
@@ -145,19 +148,23 @@ class ActionGradient(TensorDictModuleBase):
             {key: self._cast(tensordict.get(key)) for key in self._observed},
             batch_size=tensordict.get(self._observed[0]).shape[:-1],
         )
-        action = tensordict.get(self.action_key).detach().to(self.low.dtype, copy=True)
+        start = tensordict.get(self.action_key).detach().to(self.low.dtype)
+        action, is_sound = start.clone(), torch.ones_like(start, dtype=torch.bool)
         optimizer: torch.optim.Optimizer
         if self.optimizer == "adam":
             optimizer = torch.optim.Adam([action], lr=self.learning_rate, eps=1e-5)
         else:
             optimizer = torch.optim.SGD([action], lr=self.learning_rate)
         for _ in range(self.num_steps):
-            action.grad = -self._gradient(observed, action)
+            gradient = self._gradient(observed, action)
+            is_sound &= _all_finite(gradient, observed.batch_dims)
+            action.grad = torch.where(is_sound, -gradient, 0.0)
             if self.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_([action], self.max_grad_norm)
             optimizer.step()
             action.clamp_(self.low, self.high)
         action.grad = None
+        action = torch.where(is_sound, action, start.clamp(self.low, self.high))
         return tensordict.set(self.out_keys[0], action)
 
     def _cast(self, entry: Tensor) -> Tensor:
@@ -178,3 +185,9 @@ class ActionGradient(TensorDictModuleBase):
             reduced = qvalues.amin(0) if self.ensemble == "min" else qvalues.mean(0)
             (gradient,) = torch.autograd.grad(reduced.sum(), action)
         return gradient
+
+
+def _all_finite(actions: Tensor, batch_dims: int) -> Tensor:
+    """Whether all numbers of a sample are finite, in the shape of the actions."""
+    finite = actions.isfinite().flatten(batch_dims).all(-1)
+    return finite.reshape(*finite.shape, *[1] * (actions.ndim - batch_dims)).expand_as(actions)

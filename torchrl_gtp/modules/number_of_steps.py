@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
 from torchrl_gtp.flow_map.fit_times import fit_times
 from torchrl_gtp.flow_map.jump_error import rms_distance
 from torchrl_gtp.flow_map.samplers import JumpSampler
@@ -30,7 +31,8 @@ def step_errors(
     Both numbers of steps start from the same noise, so that an exact flow map would move nothing.
     It needs observations, no data: what the map does wrong at any number of steps stays unseen.
     The distance is the root mean square over the dimensions of an action, within the bounds and
-    in their units. Samplers that draw noise on the way go on with the mean.
+    in their units. Samplers that draw noise on the way go on with the mean, and there is no
+    dropout, whatever mode the actor is in.
 
     Args:
         actor (GTPActor): the actor, whose sampler is used.
@@ -74,7 +76,9 @@ def step_errors(
         action = actor.sample(condition, noise, number, stochastic=False)
         return action.flatten(-len(actor.event_shape))
 
-    actions = {number: act(number) for number in sorted({*numbers, *(2 * n for n in numbers)})}
+    compared = sorted({*numbers, *(2 * number for number in numbers)})
+    with evaluation_mode(actor):
+        actions = {number: act(number) for number in compared}
     moved = torch.stack(
         [rms_distance(actions[number], actions[2 * number]).flatten() for number in numbers]
     )
@@ -95,7 +99,7 @@ def fit_sampler(
     """Fits the noise levels of K jumps to data, by :func:`~torchrl_gtp.flow_map.fit_times`.
 
     Args:
-        actor (GTPActor): a trained actor; it is not changed.
+        actor (GTPActor): a trained actor; it is not changed, and sampled without dropout.
         tensordict (TensorDictBase): observation entries and the data's actions; a few thousand
             pairs that the actor was not trained on.
         num_steps (int): the number of jumps K, at least 2; best a small one.
@@ -138,12 +142,13 @@ def fit_sampler(
     action = action.to(dtype).reshape(-1, actor.flat_dim)
     noise = torch.randn(num_samples, *action.shape, dtype=dtype, device=action.device)
     low, high = (bound.expand(actor.event_shape).flatten() for bound in (actor.low, actor.high))
-    times = fit_times(
-        actor.flow_map,
-        action,
-        noise,
-        condition.to(dtype).reshape(-1, condition.shape[-1]),
-        num_steps,
-        bounds=(low, high),
-    )
+    with evaluation_mode(actor):
+        times = fit_times(
+            actor.flow_map,
+            action,
+            noise,
+            condition.to(dtype).reshape(-1, condition.shape[-1]),
+            num_steps,
+            bounds=(low, high),
+        )
     return JumpSampler(times=times)

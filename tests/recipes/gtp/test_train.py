@@ -284,6 +284,51 @@ def test_resume_refuses_to_change_what_was_trained(
     assert recipe.resumed_config(tmp_path, ["bc=true", "optim.steps=9"]).optim.steps == 9
 
 
+@pytest.fixture
+def former_run(config: MakeConfig, tmp_path: Path) -> Callable[..., None]:
+    """Makes a run whose config is changed afterwards, as another version would have written it."""
+
+    def make(change: Callable[[dict], object]) -> None:
+        recipe.run(config("bc=true", "env.eval_interval=0", "optim.steps=2"), tmp_path)
+        state = load_checkpoint(tmp_path / "gtp_bc" / "last.pt")
+        change(state["config"])
+        torch.save(state, tmp_path / "gtp_bc" / "last.pt")
+
+    return make
+
+
+def test_a_run_older_than_some_fields_gets_their_defaults(
+    former_run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forget(config: dict) -> None:
+        del config["compile"], config["env"]["candidate_selection"], config["actor"]["sampler"]
+        del config["replay_buffer"]["reward_transform"]
+        # What was never listed, or stands for something else, is no field that is gone.
+        config["replay_buffer"]["prefetch"] = None
+        config["actor"]["noise_levels"]["_target_"] = "torchrl_gtp.NoiseLevels"
+        del config["actor"]["noise_levels"]["rho"]
+
+    former_run(forget)
+    cfg = recipe.resumed_config(tmp_path, [f"resume={tmp_path}", "optim.steps=4"])
+    printed = capsys.readouterr().out
+    assert "env.candidate_selection=softmax, " in printed and "actor.sampler=jumps" in printed
+    assert "replay_buffer.reward_transform=None" in printed and "compile={" in printed
+    assert "rho" not in printed and "batch_size" not in printed
+    assert (cfg.actor.sampler, cfg.replay_buffer.batch_size) == ("jumps", 16)
+    recipe.run(cfg, tmp_path)
+    assert load_checkpoint(tmp_path / "gtp_bc" / "last.pt")["learner"]["step"] == 4
+    with pytest.raises(ValueError, match="trained with"):
+        recipe.resumed_config(tmp_path, ["actor.sampler=heun"])
+
+
+def test_fields_that_there_are_no_more_are_a_clear_error(
+    former_run: Callable[..., None], tmp_path: Path
+) -> None:
+    former_run(lambda config: (config["env"].update(fps=30), config.update(tag="old")))
+    with pytest.raises(ValueError, match=r"does not know: tag=old, env\.fps=30\. Go on with"):
+        recipe.resumed_config(tmp_path, [])
+
+
 def test_resume_without_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         recipe.resumed_config(tmp_path, [])

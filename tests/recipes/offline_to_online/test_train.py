@@ -214,7 +214,7 @@ def test_resume(
     assert before["frames"] == (0 if stop == 3 else 60)
     assert (before["online"] is None) == (stop == 3)
 
-    cfg = recipe.resumed_config(tmp_path, [f"resume={tmp_path}"], recipe.RESUMABLE)
+    cfg = recipe.resumed_config(tmp_path, [f"resume={tmp_path}"], recipe.RESUMABLE, recipe.CONFIGS)
     recipe.run(cfg, tmp_path)
     after = load_checkpoint(tmp_path / "gtp" / "last.pt")
     assert (after["learner"]["step"], after["frames"]) == (10, 80)
@@ -237,7 +237,9 @@ def test_resume_in_the_offline_phase_equals_an_uninterrupted_run(
     monkeypatch.undo()
     torch.manual_seed(99)
     parts = tmp_path / "parts"
-    recipe.run(recipe.resumed_config(parts, [f"resume={parts}"], recipe.RESUMABLE), parts)
+    recipe.run(
+        recipe.resumed_config(parts, [f"resume={parts}"], recipe.RESUMABLE, recipe.CONFIGS), parts
+    )
     whole, resumed = (
         load_checkpoint(folder / "gtp" / "last.pt")["learner"]["loss"]
         for folder in (tmp_path / "whole", parts)
@@ -254,7 +256,7 @@ def test_resume_refuses_to_change_what_was_trained(
 ) -> None:
     recipe.run(config("env.eval_interval=0"), tmp_path)
     with pytest.raises(ValueError, match="a resumed run may only change"):
-        recipe.resumed_config(tmp_path, [override], recipe.RESUMABLE)
+        recipe.resumed_config(tmp_path, [override], recipe.RESUMABLE, recipe.CONFIGS)
 
 
 @pytest.mark.parametrize(

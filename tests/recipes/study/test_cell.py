@@ -130,6 +130,8 @@ def test_a_checkpoint_of_another_version_is_an_error_and_stays(make_cell, tmp_pa
 def test_sigterm_leaves_a_checkpoint(make_cell, tmp_path: Path) -> None:
     def stop_at_five(step: int) -> None:
         if step == 5:
+            # From the process group and from the runner.
+            os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
     cell = make_cell("bc", "overrides.checkpoint.interval=0")
@@ -147,6 +149,32 @@ def test_other_settings_in_the_same_folder_are_refused(make_cell, tmp_path: Path
     assert "batch_size" not in str(error.value)
     # What changes nothing in the result may change.
     run_here(make_cell("bc", "overrides.num_threads=null"), tmp_path)
+
+
+def test_a_cell_older_than_some_fields_gets_their_defaults(
+    make_cell, tmp_path: Path, capsys
+) -> None:
+    run_here(make_cell("bc"), tmp_path)
+    (tmp_path / files.RESULT).unlink()
+    former = OmegaConf.load(tmp_path / files.CONFIG)
+    del former["compile"], former["env"]["candidate_selection"]
+    files.write_config(tmp_path, former)
+    with pytest.raises(ValueError, match=r"candidate_selection: nothing and greedy") as error:
+        run_here(make_cell("bc", "overrides.env.candidate_selection=greedy"), tmp_path)
+    assert "compile" not in str(error.value)
+    capsys.readouterr()
+    run_here(make_cell("bc"), tmp_path)
+    printed = capsys.readouterr().out
+    assert "env.candidate_selection=softmax" in printed and "compile.cudagraphs=False" in printed
+    assert OmegaConf.load(tmp_path / files.CONFIG).env.candidate_selection == "softmax"
+
+
+def test_a_field_that_there_is_no_more_is_refused(make_cell, tmp_path: Path) -> None:
+    cell = make_cell("bc")
+    former = OmegaConf.merge(cell.config, {"env": {"fps": 30}})
+    files.write_config(tmp_path, former)
+    with pytest.raises(ValueError, match=r"other settings.*\n  env\.fps: 30 and nothing\n"):
+        run_here(cell, tmp_path)
 
 
 def test_scores_follow_the_references_of_the_task(make_cell, tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_finished_cells_are_left_alone(write_study, make_cell, tmp_path: Path) -
     assert (tmp_path / "cells" / files.STUDY).read_text() == grid
 
 
+def test_the_runner_says_which_fields_its_cells_are_older_than(
+    make_cell, tmp_path: Path, capsys
+) -> None:
+    cell = make_cell("bc")
+    former = cell.config
+    del former["env"]["candidate_selection"]
+    files.write_config(tmp_path / cell.name, former)
+    Runner([make_cell("bc")], tmp_path, workers=1)
+    assert "made with the defaults: env.candidate_selection=softmax\n" in capsys.readouterr().out
+
+
 class EndedProcess:
     """A worker that a signal from outside stopped, with its checkpoint written."""
 
