@@ -38,12 +38,14 @@ class Method:
             take K network evaluations, but 2 K - 1 with Heun's method.
         noise_levels: the range of noise levels of the flow map.
         most_steps: the largest K, where it is limited.
+        lr: the initial learning rate, where that of the others fails.
     """
 
     objective: Objective
     samplers: Mapping[str, Sampler]
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
     most_steps: int | None = None
+    lr: float | None = None
 
 
 @dataclass(frozen=True)

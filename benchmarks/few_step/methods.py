@@ -22,11 +22,15 @@ __all__ = ["ALL_METHODS", "METHODS", "VARIANTS"]
 
 
 def _member(
-    name: FamilyName, sampler_name: str, most_steps: int | None = None, **more: Sampler
+    name: FamilyName,
+    sampler_name: str,
+    most_steps: int | None = None,
+    lr: float | None = None,
+    **more: Sampler,
 ) -> Method:
     objective, sampler, noise_levels = family(name)
     samplers = {sampler_name: sampler, **more}
-    return Method(objective, samplers, noise_levels, most_steps=most_steps)
+    return Method(objective, samplers, noise_levels, most_steps, lr)
 
 
 METHODS: dict[str, Method] = {
@@ -36,7 +40,8 @@ METHODS: dict[str, Method] = {
     # Trained on five levels, so that there are no more steps.
     "ddpm": _member("ddpm", "ddpm", most_steps=5),
     "flow_matching": _member("flow_matching", "euler", heun=OdeSampler("heun", "linear")),
-    "consistency": _member("consistency", "consistency"),
+    # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_quality.md).
+    "consistency": _member("consistency", "consistency", lr=1e-3),
     "ctm": _member("ctm", "jumps"),
     "shortcut": _member("shortcut", "jumps"),
     "mean_flow": _member("mean_flow", "jumps"),

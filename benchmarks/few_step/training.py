@@ -25,7 +25,8 @@ class Training:
     Attributes:
         num_updates: updates of GTP; a method with fewer network evaluations in each gets more.
         batch_size: samples in an update, drawn afresh.
-        lr: initial learning rate of Adam, which falls to 0 on half a cosine.
+        lr: initial learning rate of Adam, which falls to 0 on half a cosine; some methods have one
+            of their own.
         tau: rate of the moving average of the weights that are sampled with.
         network: the network.
     """
@@ -50,7 +51,7 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
     num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
     update = Update(
         loss,
-        make_optimizer(loss, options.lr),
+        make_optimizer(loss, options.lr if method.lr is None else method.lr),
         target_update,
         num_updates=num_updates,
         schedules={"lr": cosine(1.0)},
