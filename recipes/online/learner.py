@@ -23,6 +23,11 @@ IMPROVED = "improved_action"
 _OF_ACTOR = ("observation_dim", "action_spec", "sampler", "num_steps", "chunk_length")
 _OF_KEYS = ("observation_keys", "action_key", "noise_key")
 _OF_CRITIC = ("observation_dim", "action_dim", "chunk_length", "num_quantiles", *_OF_KEYS)
+_OF_LOSS = (
+    *("actor_network", "qvalue_network", "value_network", "denoiser_network", "critic"),
+    *("objective", "time_sampler", "time_weight", "robust_power", "teacher", "progress"),
+    *("weighting", "eta", "max_weight", "advantage_eps", "sync_advantage", "reduction"),
+)
 _OF_GRADIENT = (
     "qvalue_networks",
     "action_spec",
@@ -68,14 +73,13 @@ def make_networks(
     options = instantiate(cfg.critic, _convert_="all")
     options = check_options("critic", options, make_qvalue, reserved=_OF_CRITIC)
     qvalue = make_qvalue(observation_dim, action_spec.shape[-1], **options).to(device)
-    loss = GTPLoss(
-        actor,
-        qvalue,
-        objective=Objective({"flow": Denoising(schedule, "noise")}),
-        weighting="none",
-    )
+    options = instantiate(cfg.loss, _convert_="all")
+    gamma = options.pop("gamma")
+    options = check_options("loss", options, GTPLoss, reserved=_OF_LOSS)
+    objective = Objective({"flow": Denoising(schedule, "noise")})
+    loss = GTPLoss(actor, qvalue, objective=objective, weighting="none", **options)
     loss.set_keys(policy_action=IMPROVED)
-    return actor, loss.make_value_estimator(gamma=cfg.loss.gamma)
+    return actor, loss.make_value_estimator(gamma=gamma)
 
 
 def make_action_gradient(

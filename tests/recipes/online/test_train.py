@@ -324,6 +324,8 @@ def test_environments_that_do_not_fit(
         ("+actor.hidden_size=[8]", r"Did you mean actor\.hidden_sizes"),
         ("+actor.num_steps=5", r"Unknown option actor\.num_steps"),
         ("+critic.hidden_size=[8]", r"Did you mean critic\.hidden_sizes"),
+        ("+loss.num_qvalue_net=3", r"Did you mean loss\.num_qvalue_nets"),
+        ("+loss.eta=3", r"Unknown option loss\.eta"),
         ("+action_gradient.steps=5", r"Did you mean action_gradient\.num_steps"),
         ("action_gradient.num_steps=0", "num_steps must be at least 1, got 0"),
     ],
