@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDictBase
+from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs import EnvBase
 from torchrl.record.loggers import Logger
 from tqdm import tqdm
@@ -41,7 +42,7 @@ class Run:
     Args:
         name: the method's name in bar and messages.
         learner: what an update is.
-        buffer: the dataset.
+        buffer: the dataset, or the transitions that a derived run collects.
         env: evaluation environment; ``None`` in a process that does not evaluate.
         cfg: the recipe's config.
         folder: where checkpoints go.
@@ -57,7 +58,7 @@ class Run:
 
     name: str
     learner: Learner
-    buffer: MinariReplayBuffer
+    buffer: TensorDictReplayBuffer
     env: EnvBase | None
     cfg: DictConfig
     folder: Path
@@ -208,7 +209,7 @@ class Run:
         metrics = {
             "eval/return": evaluation.return_mean,
             "eval/success_rate": evaluation.success_rate,
-            "eval/normalized_score": mean_score(evaluation.returns, self.buffer.metadata),
+            "eval/normalized_score": self._score(evaluation),
             "time/updates_per_second": self.updates_per_second,
         }
         self._record({name: value for name, value in metrics.items() if value is not None})
@@ -222,6 +223,12 @@ class Run:
         if evaluation.return_mean > self.best_return:
             self.best_return = evaluation.return_mean
             self.save("best")
+
+    def _score(self, evaluation: Evaluation) -> float | None:
+        """Mean normalised score; a buffer that no dataset fills has no reference scores."""
+        if not isinstance(self.buffer, MinariReplayBuffer):
+            return None
+        return mean_score(evaluation.returns, self.buffer.metadata)
 
     def _record(self, values: Mapping[str, float]) -> None:
         values = {**self.counters(), **values}

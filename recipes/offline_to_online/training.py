@@ -16,6 +16,7 @@ from torchrl.modules import AdditiveGaussianModule
 
 from recipes.gtp.training import Run
 from recipes.offline_to_online.mixed_buffer import MixedReplayBuffer
+from torchrl_gtp.data import MinariReplayBuffer
 
 
 @dataclass
@@ -90,6 +91,7 @@ class OfflineToOnlineRun(Run):
     """A run that goes on learning in the environment.
 
     Args:
+        buffer: the dataset.
         replay: what batches are drawn from.
         train_env: environment of the collector.
         schedule: how updates and environment steps take turns.
@@ -99,6 +101,7 @@ class OfflineToOnlineRun(Run):
         frames: environment steps so far.
     """
 
+    buffer: MinariReplayBuffer
     replay: MixedReplayBuffer = field(kw_only=True)
     train_env: EnvBase = field(kw_only=True)
     schedule: Schedule = field(kw_only=True)

@@ -5,36 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
-from tensordict import TensorDictBase
+from omegaconf import DictConfig, OmegaConf
 
-from recipes.common.options import check_options
 from recipes.gtp.learner import Learner, make_loss
+from recipes.online.learner import IMPROVED, DipoLearner, make_action_gradient
 from torchrl_gtp import ActionGradient, GTPLoss
-from torchrl_gtp.data import MinariReplayBuffer, copy_entry, write_entry
-
-IMPROVED = "improved_action"
-# Arguments of ActionGradient that follow from the loss.
-_FILLED = (
-    "qvalue_networks",
-    "action_spec",
-    "low",
-    "high",
-    "action_key",
-    "improved_key",
-    "qvalue_action_key",
-    "state_action_value_key",
-)
+from torchrl_gtp.data import MinariReplayBuffer, copy_entry
 
 
-class DipoLearner(Learner):
-    """A learner that improves the actions of each batch first, and keeps them in the buffer.
+class OfflineDipoLearner(DipoLearner):
+    """A learner whose improved actions are part of its state: a checkpoint holds no dataset.
 
     Args:
         loss: a loss whose policy is fitted to the entry ``"improved_action"``.
         cfg: the ``optim`` group of the config.
-        buffer: the dataset, with that entry; the critics read the actions of the data.
         improve: moves the actions.
+        buffer: the dataset, with that entry; the critics read the actions of the data.
         compilation: the ``compile`` group of the config.
     """
 
@@ -42,18 +28,12 @@ class DipoLearner(Learner):
         self,
         loss: GTPLoss,
         cfg: DictConfig,
-        buffer: MinariReplayBuffer,
         improve: ActionGradient,
+        buffer: MinariReplayBuffer,
         compilation: DictConfig,
     ) -> None:
-        super().__init__(loss, cfg, compilation=compilation)
-        self.buffer, self.improve = buffer, improve
-
-    def update(self, batch: TensorDictBase) -> TensorDictBase:
-        """Improve the actions of the batch, then take one step of gradient descent."""
-        batch = self.improve(batch)
-        write_entry(self.buffer, batch, IMPROVED)
-        return super().update(batch)
+        super().__init__(loss, cfg, improve, buffer, compilation)
+        self.buffer = buffer
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all that an update changes, the improved actions among it."""
@@ -85,13 +65,14 @@ def dipo_learner(
     Raises:
         ValueError: for an option that it does not take.
     """
-    options = check_options(
-        "method.learner.action_gradient", action_gradient, ActionGradient, reserved=_FILLED
-    )
-    if options.get("max_grad_norm") is not None:
-        options["max_grad_norm"] *= buffer.metadata.action_spec.shape[-1]
     copy_entry(buffer, "action", IMPROVED)
     loss = make_loss(cfg, buffer, bc=False).to(device)
     loss.set_keys(policy_action=IMPROVED)
-    improve = loss.action_gradient(action_key=IMPROVED, **options)
-    return DipoLearner(loss, cfg.optim, buffer, improve, cfg.compile)
+    options: dict[str, Any] = OmegaConf.to_container(action_gradient)  # type: ignore[assignment]
+    improve = make_action_gradient(
+        loss,
+        "method.learner.action_gradient",
+        options,
+        buffer.metadata.action_spec.shape[-1],
+    )
+    return OfflineDipoLearner(loss, cfg.optim, improve, buffer, cfg.compile)
