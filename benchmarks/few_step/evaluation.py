@@ -46,8 +46,9 @@ def measure(
         for num_steps in NUM_STEPS
         if num_steps <= (method.most_steps or num_steps)
     }
-    torch.manual_seed(_EVALUATION_SEED)
-    for _ in range(_DRAWS):
+    for draw in range(_DRAWS):
+        # Each draw anew: some samplers take random numbers of their own.
+        torch.manual_seed(_EVALUATION_SEED + draw)
         reference = data.reference(num_samples)
         condition, action, _ = reference.first
         noise = torch.randn_like(action)
@@ -70,7 +71,7 @@ def measure(
 
 def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
     """Measures data against another draw of the data: means over several such pairs."""
-    torch.manual_seed(_EVALUATION_SEED + 1)
+    torch.manual_seed(_EVALUATION_SEED + _DRAWS)
     pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
     return _mean([compare(pair.first.action, pair) for pair in pairs])
 

@@ -126,14 +126,15 @@ def run_cell(
         torch.set_num_threads(config.num_threads)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
+    # A signal ends this part at once: a download may take long, and there is nothing to write yet.
+    buffer = make_buffer(config)
+    max_steps = config.env.max_steps or buffer.metadata.max_episode_steps
+    if max_steps is None:
+        raise ValueError(
+            f"The environment of {config.dataset} has no time limit: set env.max_steps in the "
+            "task, the steps of an evaluation episode."
+        )
     with Interrupt() as interrupt:
-        buffer = make_buffer(config)
-        max_steps = config.env.max_steps or buffer.metadata.max_episode_steps
-        if max_steps is None:
-            raise ValueError(
-                f"The environment of {config.dataset} has no time limit: set env.max_steps in the "
-                "task, the steps of an evaluation episode."
-            )
         env = make_minari_env(
             buffer.metadata, num_envs=config.env.num_envs, seed=config.env.eval_seed
         )

@@ -12,9 +12,10 @@ import torch
 from tensordict import TensorDict
 
 from benchmarks.few_step import cells as cells_module
+from benchmarks.few_step import evaluation
 from benchmarks.few_step.__main__ import main, parse_arguments
 from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
-from benchmarks.few_step.evaluation import NUM_STEPS
+from benchmarks.few_step.evaluation import NUM_STEPS, compare
 from benchmarks.few_step.method import (
     Network,
     make_actor,
@@ -33,6 +34,26 @@ TINY = Training(num_updates=4, batch_size=16)
 
 def tiny_cell(method="gtp", seed=0, data="ring"):
     return Cell(method, data, seed, TINY, num_samples=40)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "consistency"])
+def test_methods_that_draw_noise_on_the_way_meet_the_same_draws(name, monkeypatch):
+    met = []
+
+    def recorded(samples, reference):
+        met.append(reference.second.action)
+        return compare(samples, reference)
+
+    monkeypatch.setattr(evaluation, "compare", recorded)
+    data = PlanarSet("ring")
+    for method in (METHODS["gtp"], METHODS[name]):
+        actor = make_actor(method, data, Network())
+        method = dataclasses.replace(method, samplers=dict(list(method.samplers.items())[:1]))
+        evaluation.measure(actor, dataclasses.replace(method, most_steps=2), data, 20)
+    # K is 1 and 2 in each draw.
+    gtp, other = met[: len(met) // 2 : 2], met[len(met) // 2 :: 2]
+    assert len(gtp) > 1 and not torch.equal(gtp[0], gtp[1])
+    assert all(torch.equal(a, b) for a, b in zip(gtp, other, strict=True))
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)

@@ -79,6 +79,27 @@ def test_what_a_killed_process_left_is_no_dataset(server: Path, minari_root: Pat
     assert len(load_minari(DATASET, download=False)) == 11
 
 
+def test_what_was_put_there_after_a_killed_download_outlasts_a_failing_one(
+    make_dataset, minari_root: Path, monkeypatch
+) -> None:
+    make_dataset(DATASET)
+    mark = minari_root / ".test.small-v0.partial"
+    mark.touch()
+
+    def download(dataset_id: str) -> None:
+        (minari_root / dataset_id / "data").mkdir(parents=True)
+        raise ConnectionError("the wire is cut")
+
+    monkeypatch.setattr("minari.storage.hosting.download_dataset", download)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match="the wire is cut"):
+            load_minari(DATASET)
+    with pytest.raises(FileNotFoundError, match=f"put it there yourself since, remove {mark}"):
+        load_minari(DATASET, download=False)
+    mark.unlink()
+    assert len(load_minari(DATASET, download=False)) == 11
+
+
 def test_to_read_needs_no_lock_and_no_permission(make_dataset, minari_root: Path) -> None:
     make_dataset(DATASET)
     before = sorted(minari_root.rglob("*"))

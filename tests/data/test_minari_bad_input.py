@@ -153,23 +153,28 @@ def test_unknown_id_lists_what_is_there(make_dataset, load, minari_root: Path):
     assert "MINARI_DATASETS_PATH" in message
 
 
-@pytest.mark.parametrize("dataset_id", ["test/other-v0", "test", "no version"])
+@pytest.mark.parametrize(
+    ("dataset_id", "message", "left"),
+    [
+        ("test/other-v0", "the wire is cut", [".test.other-v0.lock"]),
+        ("test", "'test' is no id of Minari", []),  # the name of a namespace
+        ("no version", "'no version' is no id of Minari", []),
+    ],
+)
 def test_failing_download_leaves_nothing_behind(
-    make_dataset, minari_root: Path, monkeypatch, dataset_id
+    make_dataset, minari_root: Path, monkeypatch, dataset_id, message, left
 ):
     make_dataset()
     before = sorted(minari_root.rglob("*"))
 
     def download(dataset_id: str) -> None:
-        if dataset_id != "test":  # the name of a namespace, where nothing may be removed
-            (minari_root / dataset_id / "data").mkdir(parents=True)
+        (minari_root / dataset_id / "data").mkdir(parents=True)
         raise ConnectionError("the wire is cut")
 
     monkeypatch.setattr("minari.storage.hosting.download_dataset", download)
-    with pytest.raises(FileNotFoundError, match=r"test/small-v0.*the wire is cut"):
+    with pytest.raises(FileNotFoundError, match=rf"test/small-v0.*{message}"):
         load_minari(dataset_id)
-    lock = minari_root / f".{dataset_id.replace('/', '.')}.lock"
-    assert sorted(minari_root.rglob("*")) == sorted([*before, lock])
+    assert sorted(minari_root.rglob("*")) == sorted([*before, *(minari_root / n for n in left)])
     assert len(load_minari("test/small-v0")) == 11
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import minari
 from filelock import FileLock, Timeout
+from minari.dataset.minari_dataset import parse_dataset_id
 from minari.storage import get_dataset_path
 from torchrl._utils import logger
 
@@ -24,7 +25,16 @@ def is_complete(dataset_id: str) -> bool:
         dataset_id (str): the Minari id.
     """
     # In this order: what was there before its mark was seen to be gone is whole.
-    return (get_dataset_path(dataset_id) / "data").exists() and not _mark(dataset_id).exists()
+    return (get_dataset_path(dataset_id) / "data").exists() and not mark_of(dataset_id).exists()
+
+
+def mark_of(dataset_id: str) -> Path:
+    """Returns the hidden file that is there during a download, and after one that was cut short.
+
+    Args:
+        dataset_id (str): the Minari id.
+    """
+    return _beside(dataset_id, "partial")
 
 
 def fetch_dataset(dataset_id: str) -> MinariDataset:
@@ -41,33 +51,56 @@ def fetch_dataset(dataset_id: str) -> MinariDataset:
         MinariDataset: the dataset.
 
     Raises:
-        BaseException: what ended the download; nothing of it is left, and nothing either of one
-            that was killed before.
+        BaseException: what ended the download. Nothing of it is left; what one that was killed
+            before had left stays, with its mark.
     """
+    _check_id(dataset_id)  # before a lock is made for what is no id
     with _locked(dataset_id):
         if is_complete(dataset_id):
             return minari.load_dataset(dataset_id)
-        path, mark = get_dataset_path(dataset_id), _mark(dataset_id)
-        if mark.exists():
+        path, mark = get_dataset_path(dataset_id), mark_of(dataset_id)
+        former = _beside(dataset_id, "former")
+        if mark.exists() and path.exists():
             logger.warning(f"the download of {dataset_id} was cut short; it begins anew.")
-            shutil.rmtree(path, ignore_errors=True)
+            # Kept until the new one is whole: somebody may have put the dataset there since.
+            if former.exists():
+                shutil.rmtree(path)
+            else:
+                path.rename(former)
         is_own = not path.exists()
         if is_own:
             mark.touch()
         try:
-            return minari.load_dataset(dataset_id, download=True)
+            dataset = minari.load_dataset(dataset_id, download=True)
         except BaseException:
             if is_own:
                 shutil.rmtree(path, ignore_errors=True)
+                if former.exists() and not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    former.rename(path)
                 _remove_empty_folders(path.parent)
+            if not path.exists():
+                mark.unlink(missing_ok=True)
             raise
-        finally:
-            mark.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
+        shutil.rmtree(former, ignore_errors=True)
+        return dataset
+
+
+def _check_id(dataset_id: str) -> None:
+    try:
+        # It takes a missing version for one, and fails at it.
+        parse_dataset_id(dataset_id)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{dataset_id!r} is no id of Minari, which are like 'namespace/name-v0'."
+        ) from None
 
 
 @contextlib.contextmanager
 def _locked(dataset_id: str) -> Iterator[None]:
-    lock = FileLock(_beside(dataset_id, "lock"))
+    # Others who share the folder must be able to take it, too.
+    lock = FileLock(_beside(dataset_id, "lock"), mode=0o666)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -77,10 +110,6 @@ def _locked(dataset_id: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _mark(dataset_id: str) -> Path:
-    return _beside(dataset_id, "partial")
 
 
 def _beside(dataset_id: str, suffix: str) -> Path:

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.storage import get_dataset_path
 from torchrl._utils import logger
 
-from torchrl_gtp.data.download import fetch_dataset, is_complete
+from torchrl_gtp.data.download import fetch_dataset, is_complete, mark_of
 from torchrl_gtp.data.provenance import how_to_get, is_published
 from torchrl_gtp.data.scores import reference_scores
 
@@ -41,11 +41,19 @@ def open_dataset(dataset_id: str, download: bool) -> MinariDataset:
         FileNotFoundError: if the dataset is neither local nor can be fetched.
     """
     if is_complete(dataset_id):
-        return minari.load_dataset(dataset_id)
+        try:
+            return minari.load_dataset(dataset_id)
+        except FileNotFoundError:
+            # Gone since: another process removed what it could not download.
+            if is_complete(dataset_id):
+                raise
     cause: Exception | None = None
     failure = " It was not downloaded."
     if (get_dataset_path(dataset_id) / "data").exists():
-        failure = " Its download has not ended, or was cut short: load it with download=True."
+        failure = (
+            " Its download has not ended, or was cut short: load it with download=True; or, if you "
+            f"have put it there yourself since, remove {mark_of(dataset_id)}."
+        )
     if download and is_published(dataset_id):
         try:
             return fetch_dataset(dataset_id)

@@ -157,7 +157,8 @@ class ActionGradient(TensorDictModuleBase):
             optimizer = torch.optim.SGD([action], lr=self.learning_rate)
         for _ in range(self.num_steps):
             gradient = self._gradient(observed, action)
-            is_sound &= _all_finite(gradient, observed.batch_dims)
+            # The squares, for they make the norm of all.
+            is_sound &= _all_finite(gradient.square(), observed.batch_dims)
             action.grad = torch.where(is_sound, -gradient, 0.0)
             if self.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_([action], self.max_grad_norm)
