@@ -40,6 +40,7 @@ def train(
         Bounded(-3, 3, (2,)),
         sigma_data=0.4,
         hidden_sizes=(64, 64),
+        activation=nn.SiLU,  # ReLU is too coarse in so small a network
         sampler=sampler,
         noise_levels=noise_levels,
     )
