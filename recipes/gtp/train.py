@@ -32,6 +32,7 @@ from recipes.common.mazes import fixed_goal_maze
 from recipes.common.options import keyword_defaults
 from recipes.common.plots import plot_maze_paths
 from recipes.common.processes import Processes
+from recipes.common.start import refuse_used_folder, set_up_torch
 from recipes.gtp.learner import Learner, make_loss
 from recipes.gtp.report import (
     PATHS_DRAWN,
@@ -147,13 +148,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
 
 
 def _run(cfg: DictConfig, folder: Path, processes: Processes) -> dict[str, MethodResults]:
-    if processes.is_main and cfg.resume is None and list(folder.glob("*/last.pt")):
-        raise FileExistsError(
-            f"{folder} holds a run already. Go on with it by resume={folder}, or choose another "
-            "hydra.run.dir."
-        )
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
+    if processes.is_main:
+        refuse_used_folder(cfg, folder)
+    set_up_torch(cfg)
     device, is_main = processes.device, processes.is_main
     buffer = make_buffer(cfg)
     max_steps = cfg.env.max_steps or buffer.metadata.max_episode_steps

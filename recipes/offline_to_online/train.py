@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.common.checkpoints import load_checkpoint
 from recipes.common.interrupt import Interrupt
+from recipes.common.start import refuse_used_folder, set_up_torch
 from recipes.gtp.learner import Learner, make_loss
 from recipes.gtp.report import MethodResults, behaviour_results, method_results, write_report
 from recipes.gtp.train import CONFIG, FRESH_SEED, make_buffer, make_logger, resumed_config
@@ -69,15 +70,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
         ValueError: if the config is inconsistent.
         SystemExit: if Ctrl-C or SIGTERM ended the training; the checkpoint is written before.
     """
-    if cfg.resume is None and list(folder.glob("*/last.pt")):
-        raise FileExistsError(
-            f"{folder} holds a run already. Go on with it by resume={folder}, or choose another "
-            "hydra.run.dir."
-        )
+    refuse_used_folder(cfg, folder)
     schedule = make_schedule(cfg)
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
-    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = set_up_torch(cfg)
     buffer = make_buffer(cfg)
     max_steps = cfg.env.max_steps or buffer.metadata.max_episode_steps
     if max_steps is None:

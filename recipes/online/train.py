@@ -25,6 +25,7 @@ from torchrl.envs.utils import RandomPolicy
 
 from recipes.common.evaluation import Evaluation, evaluate, milliseconds_per_action
 from recipes.common.interrupt import Interrupt
+from recipes.common.start import refuse_used_folder, set_up_torch
 from recipes.gtp.report import MethodResults, write_report
 from recipes.gtp.train import FRESH_SEED, make_logger, resumed_config
 from recipes.offline_to_online.training import Schedule
@@ -68,11 +69,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
         ValueError: if the config is inconsistent or the environment does not fit.
         SystemExit: if Ctrl-C or SIGTERM ended the training; the checkpoint is written before.
     """
-    if cfg.resume is None and list(folder.glob("*/last.pt")):
-        raise FileExistsError(
-            f"{folder} holds a run already. Go on with it by resume={folder}, or choose another "
-            "hydra.run.dir."
-        )
+    refuse_used_folder(cfg, folder)
     schedule = make_schedule(cfg)
     kwargs: dict[str, Any] = OmegaConf.to_container(cfg.env.kwargs) if cfg.env.kwargs else {}  # type: ignore[assignment]
     time_limit = check_env(cfg.env.id, kwargs)
@@ -82,9 +79,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, MethodResults]:
             f"env.id={cfg.env.id} has no time limit: set env.max_steps, the steps of an evaluation "
             "episode."
         )
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
-    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = set_up_torch(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 

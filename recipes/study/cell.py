@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from recipes.common.checkpoints import load_checkpoint
 from recipes.common.evaluation import evaluate, milliseconds_per_action
 from recipes.common.interrupt import Interrupt
+from recipes.common.start import set_up_torch
 from recipes.gtp.learner import Learner
 from recipes.gtp.report import behaviour_results
 from recipes.gtp.train import FRESH_SEED, make_buffer
@@ -122,9 +123,7 @@ def run_cell(
     files.write_config(folder, config)
     starts = files.read_json(folder / files.STARTS) or []
     files.write_json(folder / files.STARTS, [*starts, {"time": now(), **versions()}])
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = set_up_torch(config)
 
     # A signal ends this part at once: a download may take long, and there is nothing to write yet.
     buffer = make_buffer(config)
