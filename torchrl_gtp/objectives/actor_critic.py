@@ -12,6 +12,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import ValueEstimators, _vmap_func, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
+from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
 from torchrl_gtp.modules import ActionGradient, CandidateActor, GTPActor
 from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives.base import PolicyLoss
@@ -278,19 +279,12 @@ class ActorCriticLoss(PolicyLoss):
         condition = condition.expand(noise.shape[0], *condition.shape)
         noise = noise.unflatten(-1, actor.event_shape)
         params = self.target_actor_network_params if params is None else params
-        training = [module for module in actor.modules() if module.training]
         # As the policy acts: without dropout, which only the terms that it is trained by have.
-        actor.eval()
-        try:
-            with params.to_module(actor, preserve_module_state=False):
-                action = actor.sample(condition, noise, num_steps=self.policy_num_steps)
-                if smoothing is not None:
-                    smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
-                    action = (action + smoothing).clamp(actor.low, actor.high)
-        finally:
-            # Not all of them: a user may have frozen a part.
-            for module in training:
-                module.training = True
+        with evaluation_mode(actor), params.to_module(actor, preserve_module_state=False):
+            action = actor.sample(condition, noise, num_steps=self.policy_num_steps)
+            if smoothing is not None:
+                smoothing = smoothing.movedim(-2, 0).unflatten(-1, actor.event_shape)
+                action = (action + smoothing).clamp(actor.low, actor.high)
         return action
 
     def _with_actions(self, tensordict: TensorDictBase, action: Tensor) -> TensorDict:
