@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from recipes.study.measures import bootstrap_interval, interquartile_mean, performance_profile
 from recipes.study.results import StudyResults, curve, mean_and_deviation
@@ -76,6 +77,12 @@ def score_against_steps(study: StudyResults, *, against_time: bool = False) -> b
         axes.set_xlabel("milliseconds an action" if against_time else "K, steps an action")
         if against_time:
             axes.set_xscale("log")
+            # One decade or less is usual, where the powers of ten alone are too few.
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     if not any(cell.result["sweep"] for cell in study.cells):
         return None

@@ -177,7 +177,9 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
     suites = list(dict.fromkeys(study.of_task(task, "suite") for task in scored))
     groups = {suite: [t for t in scored if study.of_task(t, "suite") == suite] for suite in suites}
     if len(groups) > 1:
-        groups = {"all suites": scored, **groups}
+        # The tables by task say all about a suite of one task.
+        several = {suite: tasks for suite, tasks in groups.items() if len(tasks) > 1}
+        groups = {"all suites": scored, **several}
     blocks: list[Block] = []
     for name, tasks in groups.items():
         methods, partial = tables.comparable(study, tasks)
