@@ -30,6 +30,7 @@ from torchrl_gtp.flow_map import action_scale
 from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives import make_critic
 from torchrl_gtp.training import Update, cosine, make_optimizer
+from torchrl_gtp.training.schedules import Schedule
 
 
 def make_loss(
@@ -100,6 +101,10 @@ def make_loss(
     return loss_class(actor, critic=critic, **loss_options)
 
 
+# Cloning has none of them, but a config for both may name them.
+_CRITICS = {"qvalue_network", "value_network"}
+
+
 class Learner:
     """Losses, optimiser, learning-rate schedule and moving averages, stepped together.
 
@@ -127,27 +132,22 @@ class Learner:
         compilation: Mapping[str, Any] | None = None,
         model: Callable[[TensorDictBase], TensorDictBase] | None = None,
     ) -> None:
-        if cfg.lr_schedule not in ("constant", "cosine"):
-            raise ValueError(
-                f"optim.lr_schedule must be 'constant' or 'cosine', got {cfg.lr_schedule!r}."
-            )
         self.loss: Any = loss
         self.step = 0
         self.num_updates: int = cfg.steps
         # Before the moving averages start, which begin at the weights that all processes get.
         if model is None and processes is not None:
             model = processes.parallel(loss)
-        # Cloning has no critics: rates of theirs may stand in a config for both.
         trained = {name.rpartition("_params.")[0] or name for name, _ in loss.named_parameters()}
         trained |= {name.rpartition(".")[2] for name in trained}
         self._update = Update(
             loss,
-            make_optimizer(loss, _by_network(cfg.lr, trained)),
+            make_optimizer(loss, _by_network("lr", cfg, trained)),
             _target_update(loss, cfg, trained),
             num_updates=max(1, cfg.steps),
-            schedules={"lr": cosine(1.0)} if cfg.lr_schedule == "cosine" else None,
+            schedules=_lr_schedules(_by_network("lr_schedule", cfg, trained)),
             model=model,
-            grad_clip=cfg.grad_clip,
+            grad_clip=_by_network("grad_clip", cfg, trained),
         )
         self._call = _compiled(self._update, compilation or {})
 
@@ -211,17 +211,30 @@ def _target_update(
         return None
     return TargetUpdate(
         loss,
-        _by_network(cfg.tau, trained),
-        interval=_by_network(cfg.tau_interval, trained),
-        start=_by_network(cfg.tau_start, trained),
+        _by_network("tau", cfg, trained),
+        interval=_by_network("tau_interval", cfg, trained),
+        start=_by_network("tau_start", cfg, trained),
     )
 
 
-def _by_network(value: Any, networks: Collection[str]) -> Any:
-    """A number for all networks, or a mapping of the names of some of them to numbers."""
+def _by_network(field: str, cfg: DictConfig, networks: Collection[str]) -> Any:
+    """A value for all networks, or a mapping of the names of some of them to values."""
+    value = cfg[field]
     if not isinstance(value, DictConfig):
         return value
-    return {str(name): rate for name, rate in value.items() if name in networks}
+    unknown = sorted({str(name) for name in value} - set(networks) - _CRITICS)
+    if unknown:
+        raise ValueError(f"optim.{field} names {unknown}, but the networks are {sorted(networks)}.")
+    return {str(name): of_network for name, of_network in value.items() if name in networks}
+
+
+def _lr_schedules(names: str | Mapping[str, str]) -> dict[str, Schedule]:
+    """The schedules of :class:`Update` for one name, or for a name for each of some networks."""
+    by_key = {"lr": names} if isinstance(names, str) else {f"lr.{n}": s for n, s in names.items()}
+    unknown = sorted(set(by_key.values()) - {"constant", "cosine"})
+    if unknown:
+        raise ValueError(f"optim.lr_schedule must be 'constant' or 'cosine', got {unknown[0]!r}.")
+    return {key: cosine(1.0) for key, name in by_key.items() if name == "cosine"}
 
 
 def _compiled(

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,7 +31,9 @@ _OPEN = (
     "env.kwargs.",
     "method.learner.",
     "study.source.",
+    "optim.grad_clip.",
     "optim.lr.",
+    "optim.lr_schedule.",
     "optim.tau.",
     "optim.tau_interval.",
     "optim.tau_start.",
@@ -147,9 +154,11 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     try:
         study = OmegaConf.structured(Study)
         study.merge_with(OmegaConf.load(path))
-        study.merge_with_dotlist(list(overrides))
+        # Hydra's grammar, in which a pattern may begin with a star: in YAML's that is an alias.
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            OmegaConf.update(study, override.key_or_group, override.value())
         read = OmegaConf.to_object(study)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverrideParseException) as error:
         fields = ", ".join(Study.__dataclass_fields__)
         raise ValueError(f"{path}: {error}\nA study has the fields {fields}.") from error
     assert isinstance(read, Study)

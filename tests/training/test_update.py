@@ -286,6 +286,22 @@ def test_gradients_are_clipped_network_by_network():
         torch.testing.assert_close(norm, torch.tensor(1e-3), rtol=1e-2, atol=0)
 
 
+def test_clips_and_rates_of_single_networks():
+    schedules = {"lr": constant(0.5), "lr.qvalue_network": constant(0.1)}
+    update = make_update(make_loss("value"), grad_clip={"actor_network": 1e-3}, schedules=schedules)
+    update(make_batch())
+    groups = {group["name"]: group for group in update.optimizer.param_groups}
+    norms = {
+        name: torch.stack([p.grad.norm() for p in group["params"]]).norm().item()
+        for name, group in groups.items()
+    }
+    assert norms["actor_network"] == pytest.approx(1e-3, rel=1e-2)
+    assert min(norms["qvalue_network"], norms["value_network"]) > 1e-2
+    factors = {n: group["lr"].item() / group["initial_lr"] for n, group in groups.items()}
+    expected = {"actor_network": 0.5, "qvalue_network": 0.1, "value_network": 0.5}
+    assert factors == pytest.approx(expected)
+
+
 def test_state_dict_goes_on_as_if_nothing_happened():
     update, other = full_update("value"), full_update("value")
     batches = list(batches_for(update, "value"))
@@ -329,6 +345,9 @@ def test_rates_of_single_networks():
     [
         ({"num_updates": 0}, "num_updates must be at least 1"),
         ({"grad_clip": 0.0}, "grad_clip must be positive"),
+        ({"grad_clip": {"actor_network": -1.0}}, "grad_clip must be positive"),
+        ({"grad_clip": {"actor": 1.0}}, "grad_clip names the networks .'actor'.*'actor_network'"),
+        ({"schedules": {"lr.actor": constant(1.0)}}, "schedules names the networks .'actor'"),
         ({"schedules": {"progress": constant(1.0)}}, "schedules names .'progress'"),
         ({"schedules": {"beta": constant(1.0)}}, "schedules names .'beta'.*'eta'.*'lr'"),
         ({"batch_size": 4}, "belong together"),

@@ -42,8 +42,9 @@ class Update:
             has it set. Defaults to none.
         model (callable, optional): computes the losses instead of ``loss_module``, of which it is
             a compiled or data-parallel form. Defaults to ``None``.
-        grad_clip (float, optional): largest gradient norm of each parameter group. Defaults to
-            ``None``: no clipping.
+        grad_clip (float or mapping of str to float, optional): largest gradient norm of each
+            network, or a norm for each of some networks, by the same names. Defaults to ``None``:
+            no clipping.
         data (TensorDictBase, optional): a whole dataset on the loss's device. Then a batch holds an
             entry ``index`` [B] of rows to take, or is empty, and ``batch_size`` rows are drawn
             inside the update. Defaults to ``None``: a batch holds the transitions themselves.
@@ -82,15 +83,13 @@ class Update:
         num_updates: int,
         schedules: Mapping[str, Schedule] | None = None,
         model: Callable[[TensorDictBase], TensorDictBase] | None = None,
-        grad_clip: float | None = None,
+        grad_clip: float | Mapping[str, float] | None = None,
         data: TensorDictBase | None = None,
         batch_size: int | None = None,
     ) -> None:
         for name, value in (("num_updates", num_updates), ("batch_size", batch_size)):
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
-        if grad_clip is not None and not grad_clip > 0:
-            raise ValueError(f"grad_clip must be positive, or None; got {grad_clip}.")
         if (data is None) != (batch_size is None):
             raise ValueError("data and batch_size belong together: give both or neither.")
         if data is not None and (data.ndim != 1 or not len(data)):
@@ -105,30 +104,46 @@ class Update:
         self.grad_clip = grad_clip
         self.data = data
         self.batch_size = batch_size
+        self._grad_clips = _by_group("grad_clip", grad_clip, optimizer)
+        for clip in self._grad_clips:
+            if clip is not None and not clip > 0:
+                raise ValueError(f"grad_clip must be positive, or None; got {grad_clip}.")
         self._schedules = dict(schedules or {})
+        self._lr_schedules = self._pop_lr_schedules()
         self._buffers = {
             f"{path}.{name}" if path else name: module
             for path, module in loss_module.named_modules()
             if isinstance(module, LossModule)
             for name in module._schedulable_buffers
         }
-        known = {"lr", *self._buffers} - {"progress"}
+        known = self._buffers.keys() - {"progress"}
         unknown = sorted(self._schedules.keys() - known)
         if unknown:
             raise ValueError(
                 f"schedules names {unknown}, but {type(loss_module).__name__} and its optimiser "
-                f"have {sorted(known)}."
+                f"have {sorted({'lr', *known})}."
             )
-        if "lr" in self._schedules:
-            for group in optimizer.param_groups:
-                if not isinstance(group["lr"], Tensor):
-                    raise ValueError(
-                        "A scheduled learning rate must be a tensor, got "
-                        f"{group['lr']!r}: make the optimiser with make_optimizer."
-                    )
-                group.setdefault("initial_lr", group["lr"].item())
         device = next(loss_module.parameters()).device
         self.step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def _pop_lr_schedules(self) -> list[Schedule | None]:
+        names = [name for name in self._schedules if name.startswith("lr.")]
+        of_networks = {name.removeprefix("lr."): self._schedules.pop(name) for name in names}
+        of_all = self._schedules.pop("lr", None)
+        schedules = [
+            of_all if schedule is None else schedule
+            for schedule in _by_group("schedules", of_networks, self.optimizer)
+        ]
+        for group, schedule in zip(self.optimizer.param_groups, schedules, strict=True):
+            if schedule is None:
+                continue
+            if not isinstance(group["lr"], Tensor):
+                raise ValueError(
+                    "A scheduled learning rate must be a tensor, got "
+                    f"{group['lr']!r}: make the optimiser with make_optimizer."
+                )
+            group.setdefault("initial_lr", group["lr"].item())
+        return schedules
 
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
         """Takes one step.
@@ -144,9 +159,9 @@ class Update:
         total = sum(value for key, value in losses.items() if key.startswith("loss_"))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        if self.grad_clip is not None:
-            for group in self.optimizer.param_groups:
-                nn.utils.clip_grad_norm_(group["params"], self.grad_clip)
+        for group, clip in zip(self.optimizer.param_groups, self._grad_clips, strict=True):
+            if clip is not None:
+                nn.utils.clip_grad_norm_(group["params"], clip)
         self.optimizer.step()
         if self.target_update is not None:
             self.target_update.step()
@@ -160,12 +175,11 @@ class Update:
         if "progress" in self._buffers:
             _write(self.loss_module.progress, progress)
         for name, schedule in self._schedules.items():
-            value = schedule(progress)
-            if name != "lr":
-                _write(getattr(self._buffers[name], name.rpartition(".")[2]), value)
-                continue
-            for group in self.optimizer.param_groups:
-                _write(group["lr"], group["initial_lr"] * value)
+            _write(getattr(self._buffers[name], name.rpartition(".")[2]), schedule(progress))
+        groups = zip(self.optimizer.param_groups, self._lr_schedules, strict=True)
+        for group, rate in groups:
+            if rate is not None:
+                _write(group["lr"], group["initial_lr"] * rate(progress))
 
     def _gathered(self, batch: TensorDictBase) -> TensorDictBase:
         if self.data is None or self.batch_size is None:
@@ -197,6 +211,21 @@ class Update:
         if self.target_update is not None:
             self.target_update.load_state_dict(state_dict["target_update"])
         self.step.copy_(state_dict["step"])
+
+
+def _by_group(argument: str, value: Any, optimizer: torch.optim.Optimizer) -> list[Any]:
+    """What each parameter group gets of one value for all, or of values by network."""
+    groups = optimizer.param_groups
+    if not isinstance(value, Mapping):
+        return [value] * len(groups)
+    names = [group.get("name", "") for group in groups]
+    found = [name if name in value else name.rpartition(".")[2] for name in names]
+    unknown = sorted(value.keys() - set(found))
+    if unknown:
+        raise ValueError(
+            f"{argument} names the networks {unknown}, but the optimiser has {sorted(names)}."
+        )
+    return [value.get(name) for name in found]
 
 
 def _write(target: Tensor, value: Tensor) -> None:

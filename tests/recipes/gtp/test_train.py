@@ -237,7 +237,8 @@ def test_resumed_run_equals_uninterrupted_run(
     capsys: pytest.CaptureFixture[str],
     stop_in: str,
 ) -> None:
-    options = ["optim.lr_schedule=cosine", "optim.grad_clip=1", "checkpoint.interval=0"]
+    options = ["optim.lr_schedule={actor_network: cosine}", "checkpoint.interval=0"]
+    options += ["optim.grad_clip={actor_network: 1, qvalue_network: 2}"]
     options += ["compare_bc=true" if stop_in == "gtp_bc" else "compare_bc=false"]
     recipe.run(config(*options), tmp_path / "whole")
 
@@ -350,6 +351,8 @@ def test_folder_of_another_run_is_not_overwritten(config: MakeConfig, tmp_path: 
         ("+actor.depth=2", r"Unknown option actor\.depth"),
         ("+critic.depth=2", r"Unknown option critic\.depth"),
         ("optim.lr_schedule=linear", r"optim\.lr_schedule must be 'constant' or 'cosine'"),
+        ("optim.lr_schedule={actor_network: linear}", r"optim\.lr_schedule must be 'constant' or"),
+        ("optim.grad_clip={actor: 1.0}", r"optim\.grad_clip names .*'actor'.*'actor_network'"),
         ("dataset=gtp/pointmaze/large-v0", r"python -m torchrl_gtp\.data\.point_maze large$"),
     ],
 )

@@ -61,9 +61,17 @@ def test_settings_of_a_task_for_one_method_reach_that_method_alone(
     assert "methods" not in gtp.study
 
 
+def test_overrides_as_documented(write_study) -> None:
+    overrides = ["workers=2", "only=[*/gtp/*,umaze*]", "overrides.optim.steps=7"]
+    study = read_study(write_study(["gtp"]), overrides)
+    assert (study.workers, study.only) == (2, ["*/gtp/*", "umaze*"])
+    assert {cell.updates for cell in make_cells(study)} == {7}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["workers"], "EQUAL"),
         (["wokers=2"], "wokers"),
         (["workers=many"], "workers"),
         (["grids.0.seeds=[]"], "no cell"),

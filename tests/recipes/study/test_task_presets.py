@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import torchrl_gtp
 from recipes.gtp import train as recipe
 from torchrl_gtp.data import reference_scores
+from torchrl_gtp.modules.action_gradient import ActionGradient
 
 ROOT = Path(recipe.__file__).parents[2]
 FOLDER = ROOT / "recipes" / "study"
@@ -49,6 +50,40 @@ DIFFUSION_QL = {
     "kitchen-partial": (0.005, 10.0, False, 3e-4),
     "kitchen-mixed": (0.005, 10.0, False, 3e-4),
 }
+# Tasks without published values have those of the nearest task, by the first word of a preset.
+STAND_IN = {
+    "hopper": (1.0, 5.0, False, 3e-4),
+    "halfcheetah": (1.0, 7.0, False, 3e-4),
+    **dict.fromkeys(("pen", "door", "hammer", "relocate"), (0.15, 7.0, False, 3e-5)),
+}
+# eta, gn, T, max_q_backup, lr of its offline.py.
+CONSISTENCY_AC = {
+    "halfcheetah-medium": (1.0, 9.0, 2, False, 3e-4),
+    "hopper-medium": (0.1, 9.0, 2, False, 3e-4),
+    "walker2d-medium": (1.0, 1.0, 5, False, 3e-4),
+    "halfcheetah-medium-replay": (1.0, 2.0, 2, False, 3e-4),
+    "hopper-medium-replay": (0.1, 4.0, 2, False, 3e-4),
+    "walker2d-medium-replay": (0.1, 4.0, 5, False, 3e-4),
+    "halfcheetah-medium-expert": (1.0, 7.0, 2, False, 3e-4),
+    "hopper-medium-expert": (1.0, 5.0, 2, False, 3e-4),
+    "walker2d-medium-expert": (1.0, 5.0, 2, False, 3e-4),
+    "antmaze-umaze": (0.01, 2.0, 2, False, 3e-4),
+    "antmaze-umaze-diverse": (0.01, 3.0, 2, True, 3e-4),
+    "antmaze-medium-play": (0.01, 2.0, 2, True, 1e-3),
+    "antmaze-medium-diverse": (0.01, 1.0, 2, True, 3e-4),
+    "antmaze-large-play": (4.5, 10.0, 2, True, 3e-4),
+    "antmaze-large-diverse": (3.5, 2.0, 2, True, 3e-4),
+    "pen-human": (0.01, 7.0, 2, False, 3e-5),
+    "pen-cloned": (0.01, 8.0, 2, False, 3e-5),
+    "kitchen-complete": (0.5, 2.0, 2, False, 3e-4),
+    "kitchen-partial": (0.5, 2.0, 2, False, 3e-4),
+    "kitchen-mixed": (0.5, 2.0, 2, False, 3e-4),
+}
+STAND_IN_AC = {
+    "hopper": (1.0, 5.0, 2, False, 3e-4),
+    "halfcheetah": (1.0, 7.0, 2, False, 3e-4),
+    **dict.fromkeys(("pen", "door", "hammer", "relocate"), (0.01, 7.0, 2, False, 3e-5)),
+}
 # By the first word of a preset: an environment, the dimensions of its action and D4RL's horizon.
 ENVIRONMENTS = {
     "hopper": ("Hopper-v5", 3, 1000),
@@ -79,11 +114,15 @@ def environment(name: str) -> tuple[str, int, int]:
     return next(value for key, value in ENVIRONMENTS.items() if name.startswith(key))
 
 
+# A number, or one for each of some networks.
+BY_NETWORK = [f"optim.{name}" for name in ("lr", "lr_schedule", "grad_clip", "tau", "tau_interval")]
+
+
 def leaves(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found = {}
     for key, value in mapping.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("env.kwargs", "optim.lr"):
+        if isinstance(value, dict) and path not in ("env.kwargs", *BY_NETWORK):
             found.update(leaves(value, f"{path}."))
         else:
             found[path] = value
@@ -133,6 +172,8 @@ def test_schema(name):
             if field.startswith("method.learner.options."):
                 loss = getattr(torchrl.objectives, TORCHRL_LOSSES[method])
                 assert field.rpartition(".")[2] in inspect.signature(loss).parameters
+            elif field.startswith("method.learner.action_gradient."):
+                assert field.rpartition(".")[2] in inspect.signature(ActionGradient).parameters
             elif field.startswith("loss.") and field not in fields:
                 assert field.removeprefix("loss.") in loss_arguments(), field
             else:
@@ -185,17 +226,30 @@ def test_horizon_and_arguments_fit_the_environment(task):
 
 @pytest.mark.parametrize("name", OURS)
 def test_diffusion_ql_as_published(name):
-    methods = load(name)["study"]["methods"]
+    settings = load(name)["study"]["methods"]["diffusion_ql"]
     published = DIFFUSION_QL.get(name.replace("_", "-").removesuffix("-like"))
-    assert ("diffusion_ql" in methods) == (published is not None)
-    if published is None:
-        return
-    eta, clip, max_q_backup, lr = published
-    settings = methods["diffusion_ql"]
+    eta, clip, max_q_backup, lr = published or STAND_IN[name.partition("_")[0]]
+    action_dim = environment(name)[1]
     # Theirs is the mean over the dimensions of the action, ours the sum.
-    assert settings["loss"]["q_weight"] == pytest.approx(eta * environment(name)[1])
+    assert settings["loss"]["q_weight"] == pytest.approx(eta * action_dim)
     assert settings["loss"].get("num_backup_samples", 1) == (10 if max_q_backup else 1)
-    assert settings["optim"]["grad_clip"] == clip
+    assert settings["optim"]["grad_clip"]["actor_network"] == pytest.approx(clip * action_dim)
+    assert settings["optim"]["grad_clip"]["qvalue_network"] == clip
+    assert settings["optim"].get("lr", {}).get("actor_network", 3e-4) == lr
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_consistency_ac_as_published(name):
+    settings = load(name)["study"]["methods"]["consistency_ql"]
+    published = CONSISTENCY_AC.get(name.replace("_", "-").removesuffix("-like"))
+    eta, clip, num_steps, max_q_backup, lr = published or STAND_IN_AC[name.partition("_")[0]]
+    # Also, its errors are multiplied by 100.
+    factor = environment(name)[1] / 100
+    assert settings["loss"]["q_weight"] == pytest.approx(eta * factor)
+    assert settings["optim"]["grad_clip"]["actor_network"] == pytest.approx(clip * factor)
+    assert settings["optim"]["grad_clip"]["qvalue_network"] == clip
+    assert settings["loss"].get("num_backup_samples", 1) == (10 if max_q_backup else 1)
+    assert settings["actor"] == {"num_steps_train": num_steps, "num_steps_eval": num_steps}
     assert settings["optim"].get("lr", {}).get("actor_network", 3e-4) == lr
 
 
