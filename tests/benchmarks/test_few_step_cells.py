@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import json
 import os
+import sys
 
 import pytest
+import tensordict
 import torch
+import torchrl
 from tensordict import TensorDict
 
+import torchrl_gtp
 from benchmarks.few_step import cells as cells_module
 from benchmarks.few_step import evaluation
 from benchmarks.few_step.__main__ import main, parse_arguments
@@ -154,9 +159,39 @@ def test_the_table_gives_means_and_spreads(tmp_path):
         if (row["method"], row["sampler"], row["num_steps"]) == ("gtp", "jumps", 1)
     ]
     mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2
-    text = write_markdown(rows, tmp_path / "results.md")
+    text = write_markdown(rows, tmp_path / "results.md", "python -m benchmarks.few_step")
     assert f"{1e3 * mean:.2f} ± {1e3 * spread:.2f}" in text
     assert text.count("| data ") == text.count("###") == 4
+
+
+def test_a_number_of_steps_that_a_method_does_not_take_is_a_dash(tmp_path):
+    arguments = ["--methods", "ddpm", "gtp", "--sets", "ring", "--seeds", "0"]
+    main([*arguments, "--updates", "2", "--samples", "30", "--out", str(tmp_path)])
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| method"))
+    steps = [one.strip() for one in header.split("|")[4:-1]]
+    for name in ("ddpm", "gtp"):
+        line = next(line for line in lines if line.startswith(f"| {name} "))
+        cells = dict(zip(steps, [one.strip() for one in line.split("|")[4:-1]], strict=True))
+        assert {key for key, value in cells.items() if value == "-"} == (
+            {"K = 10", "K = 40"} if name == "ddpm" else set()
+        )
+    assert (tmp_path / "ring-samples.png").is_file()
+
+
+def test_the_table_says_what_made_it(tmp_path, monkeypatch):
+    """The command as it was typed, the day and the versions."""
+    arguments = ["--quick", "--methods", "gtp", "--updates", "2", "--samples", "20"]
+    arguments += ["--sets", "line", "--out", str(tmp_path / "a folder")]
+    monkeypatch.setattr(sys, "argv", ["few_step", *arguments])
+    main()
+    head = (tmp_path / "a folder" / "quick" / "results.md").read_text().splitlines()[0]
+    typed = " ".join(arguments[:-1])
+    assert f"`python -m benchmarks.few_step {typed} '{tmp_path}/a folder'`" in head
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    assert any(str(today - datetime.timedelta(days=days)) in head for days in (0, 1))
+    for package in (torch, torchrl, tensordict, torchrl_gtp):
+        assert f"{package.__name__} {package.__version__}" in head
 
 
 def test_one_command_writes_tables_and_pictures(tmp_path):
