@@ -47,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names, variants = ", ".join(METHODS), ", ".join(VARIANTS)
-    parser.add_argument("--methods", nargs="+", help=f"of: {names}; variants of GTP: {variants}")
+    parser.add_argument("--methods", nargs="+", help=f"of: {names}; variants: {variants}")
     parser.add_argument("--sets", nargs="+", help=f"of: {', '.join(DEFAULT_SETS)}; or Minari ids")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
     parser.add_argument("--updates", type=int, help=f"of GTP, default: {_FULL['updates']}")

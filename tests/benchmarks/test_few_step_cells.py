@@ -22,6 +22,7 @@ from benchmarks.few_step.__main__ import main, parse_arguments
 from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
 from benchmarks.few_step.evaluation import NUM_STEPS, compare
 from benchmarks.few_step.method import (
+    Method,
     Network,
     make_actor,
     make_loss,
@@ -29,10 +30,12 @@ from benchmarks.few_step.method import (
     sample,
     trajectory,
 )
-from benchmarks.few_step.methods import ALL_METHODS, METHODS
+from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import read_rows, write_markdown
 from benchmarks.few_step.training import Training
+from torchrl_gtp import NoiseLevels
+from torchrl_gtp.flow_map import Consistency, family
 
 TINY = Training(num_updates=4, batch_size=16)
 
@@ -70,6 +73,38 @@ def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(nam
     for sampler in method.samplers.values():
         action = sample(actor, sampler, torch.zeros(7, 1), torch.randn(7, 2), 3)
         assert action.shape == (7, 2) and action.isfinite().all() and action.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_differs_by_what_its_name_says(name):
+    base, settings = name.split(":")
+    method, variant = METHODS[base], VARIANTS[name]
+    changed = [
+        field.name
+        for field in dataclasses.fields(Method)
+        if getattr(method, field.name) != getattr(variant, field.name)
+    ]
+    if "sigma_max" in settings:
+        sigma_max = float(settings.split("=")[1])
+        assert changed == ([] if sigma_max == method.noise_levels.sigma_max else ["noise_levels"])
+        assert variant.noise_levels == NoiseLevels(sigma_max=sigma_max)
+    elif settings == "lr=1e-3":
+        assert changed == ["lr"] and variant.lr == 1e-3
+    else:
+        assert changed == ["objective"]
+
+
+def test_ctm_without_the_comparison_at_the_data():
+    assert METHODS["ctm"].objective.terms["consistency"].at_data
+    assert not VARIANTS["ctm:at_data=false"].objective.terms["consistency"].at_data
+    # The terms are those of the library with a solver, and nothing else.
+    changed = VARIANTS["gtp:solver=euler"].objective.terms
+    assert changed["consistency"] == Consistency(solver="euler")
+    assert changed["flow"] == METHODS["gtp"].objective.terms["flow"]
+
+
+def test_the_paper_has_its_own_range_of_noise():
+    assert METHODS["paper"].noise_levels.sigma_max == family("paper").noise_levels.sigma_max == 80
 
 
 @pytest.mark.parametrize(
