@@ -75,7 +75,7 @@ def test_two_draws_of_the_data_are_at_the_noise_floor(name, monkeypatch):
     action, group = reference.first.action, reference.group
     apart = torch.stack([torch.pdist(action[group == one]).mean() for one in group.unique()])
     expected = 2 * apart.mean().item() / num_samples
-    assert floor["energy_distance"] == pytest.approx(expected, rel=0.1)
+    assert floor["energy_distance"] == pytest.approx(expected, rel=0.15)
     if PLANAR_SETS[name].modes is not None:
         assert floor["share_on_mode"] == pytest.approx(1 - math.exp(-4.5), abs=0.003)
         covered = compare(action, reference)["modes_covered"]
