@@ -147,14 +147,15 @@ def num_valid(action: Tensor, valid: Tensor | None) -> Tensor | int:
         valid (Tensor, optional): boolean mask [..., A] of the dimensions that count.
 
     Returns:
-        Tensor or int: the numbers [...], at least 1; A where there is no mask.
+        Tensor or int: the numbers [...] in the type of ``action``, at least 1; A where there is no
+        mask.
 
     Examples:
         >>> valid = torch.tensor([[True, False], [True, True], [False, False]])
         >>> num_valid(torch.zeros(3, 2), valid), num_valid(torch.zeros(3, 2), None)
-        (tensor([1, 2, 1]), 2)
+        (tensor([1., 2., 1.]), 2)
     """
-    return action.shape[-1] if valid is None else valid.sum(-1).clamp_min(1)
+    return action.shape[-1] if valid is None else valid.sum(-1).clamp_min(1).to(action.dtype)
 
 
 def weighted_square(
