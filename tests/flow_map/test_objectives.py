@@ -16,6 +16,7 @@ from tests.flow_map.closed_form import (
 from torchrl_gtp.flow_map import (
     Consistency,
     Denoising,
+    DyadicTimes,
     FlowMap,
     KarrasGridTimes,
     LinearPathTimes,
@@ -95,6 +96,32 @@ def test_shortcut_is_the_mean_of_two_velocities(flow_map):
     expected = (velocity(x, r_t, r_s) - (first + second) / 2).square().sum(-1)
     got = errors(Shortcut(GivenTimes(*levels)), flow_map, action, noise=noise)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 64])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_the_halves_of_the_smallest_shortcut_are_steps_of_the_denoiser(flow_map, num_steps, share):
+    """No term trains half of it; as published they are the flow term's at d = 0."""
+    torch.manual_seed(1)
+    term, action = Shortcut(DyadicTimes(num_steps)), torch.randn(9, 2, dtype=torch.float64)
+    uniform = torch.rand(9, 2, dtype=torch.float64)
+    uniform[:, 0] = share  # the largest steps come first
+    inputs = drawn(term, action, times=uniform)
+    t, u, s = term.time_sampler(uniform, PROGRESS, flow_map.noise_levels)
+    size = int(share * (num_steps.bit_length()))
+    smallest = size == num_steps.bit_length() - 1
+    assert smallest == (num_steps == 1 or share == 0.999)
+
+    def half_jump(noisy, start, end):
+        if not smallest:
+            return flow_map(noisy, start, end)
+        return noisy + (end - start) * (noisy - flow_map.denoise(noisy, start)) / start
+
+    noisy = action + t * inputs.draws["noise"]
+    target = half_jump(half_jump(noisy, t, u), u, s)
+    difference = flow_map(noisy, t, s) - target
+    expected = (difference / (1 - s / t) * (1 + t) / t).square().sum(-1)
+    torch.testing.assert_close(term(flow_map, FrozenMap(flow_map), inputs), expected)
 
 
 def test_mean_flow_is_the_identity_on_the_linear_path(flow_map):
