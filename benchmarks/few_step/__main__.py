@@ -15,6 +15,7 @@ A cell (method, set, seed) that is finished is not run again. Minari datasets ar
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from benchmarks.few_step.method import Network
 from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.pictures import draw_pictures
 from benchmarks.few_step.planar import PLANAR_SETS
-from benchmarks.few_step.report import read_rows, write_csv, write_markdown
+from benchmarks.few_step.report import command_line, read_rows, write_csv, write_markdown
 from benchmarks.few_step.sets import DEFAULT_SETS, make_set
 from benchmarks.few_step.training import Training
 
@@ -46,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names, variants = ", ".join(METHODS), ", ".join(VARIANTS)
-    parser.add_argument("--methods", nargs="+", help=f"of: {names}; variants of GTP: {variants}")
+    parser.add_argument("--methods", nargs="+", help=f"of: {names}; variants: {variants}")
     parser.add_argument("--sets", nargs="+", help=f"of: {', '.join(DEFAULT_SETS)}; or Minari ids")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
     parser.add_argument("--updates", type=int, help=f"of GTP, default: {_FULL['updates']}")
@@ -72,6 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the cells and writes table and pictures."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
     folder = options.out / "quick" if options.quick else options.out
     training = Training(
@@ -91,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_cells(cells, folder, options.jobs)
     rows = read_rows(cells, folder)
     write_csv(rows, folder / "results.csv")
-    table = write_markdown(rows, folder / "results.md")
+    command = command_line("benchmarks.few_step", arguments)
+    table = write_markdown(rows, folder / "results.md", command)
     for name in [name for name in sets if name in PLANAR_SETS]:
         first = [cell for cell in cells if cell.data == name and cell.seed == options.seeds[0]]
         for path in draw_pictures(first, folder):

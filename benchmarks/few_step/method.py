@@ -20,6 +20,7 @@ from torchrl_gtp.objectives import PrecomputedAdvantage
 __all__ = [
     "Method",
     "Network",
+    "flat_bounds",
     "make_actor",
     "make_loss",
     "network_evaluations",
@@ -53,7 +54,7 @@ class Network:
     """The network that every method gets: three layers of 256.
 
     Attributes:
-        activation: ``"mish"`` (the library's default), ``"silu"`` or ``"relu"``.
+        activation: ``"relu"`` (the library's default), ``"silu"`` or ``"mish"``.
         init: ``"kaiming"``, the library's weights of variance ``2 / fan_in`` in the layers of 256;
             or ``"pytorch"``, those of variance ``1 / (3 fan_in)`` that PyTorch's layers begin with.
     """
@@ -101,7 +102,7 @@ def sample(
     actor: GTPActor, sampler: Sampler, condition: Tensor, noise: Tensor, num_steps: int
 ) -> Tensor:
     """Samples actions [..., A], within the bounds, from standard normal noise in K steps."""
-    low, high = _flat_bounds(actor)
+    low, high = flat_bounds(actor)
     action = sampler(actor.flow_map, noise, condition, num_steps, bounds=(low, high))
     return action.clamp(low, high)
 
@@ -117,13 +118,14 @@ def trajectory(
         the end, not clamped, [E + 1, N, A] for E evaluations; and their noise levels [E + 1, N, 1].
     """
     recorded = _RecordedFlowMap(actor.flow_map)
-    action = sampler(recorded, noise, condition, num_steps, bounds=_flat_bounds(actor))
+    action = sampler(recorded, noise, condition, num_steps, bounds=flat_bounds(actor))
     actions, times = zip(*recorded.evaluated, strict=True)
     last = torch.zeros_like(times[-1])
     return torch.stack([*actions, action]), torch.stack([*times, last])
 
 
-def _flat_bounds(actor: GTPActor) -> tuple[Tensor, Tensor]:
+def flat_bounds(actor: GTPActor) -> tuple[Tensor, Tensor]:
+    """Returns the bounds of all numbers that the flow map makes at once, each [A]."""
     shape = actor.event_shape
     return actor.low.expand(shape).flatten(), actor.high.expand(shape).flatten()
 

@@ -1,4 +1,4 @@
-"""The methods by name, and variants of GTP's default."""
+"""The methods by name, and variants of some of them."""
 
 from __future__ import annotations
 
@@ -57,13 +57,16 @@ def _variant(noise_levels: NoiseLevels | None = None, **options: Any) -> Method:
     )
 
 
-def _with_solver() -> Method:
-    # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
-    objective = gtp_objective()
-    terms = {**objective.terms, "consistency": Consistency(solver="euler")}
-    return dataclasses.replace(
-        METHODS["gtp"], objective=dataclasses.replace(objective, terms=terms)
-    )
+def _changed(name: str, **changes: Any) -> Method:
+    return dataclasses.replace(METHODS[name], **changes)
+
+
+def _with_consistency(name: str, **options: Any) -> Method:
+    objective = METHODS[name].objective
+    term = objective.terms["consistency"]
+    assert isinstance(term, Consistency)
+    terms = {**objective.terms, "consistency": dataclasses.replace(term, **options)}
+    return _changed(name, objective=dataclasses.replace(objective, terms=terms))
 
 
 def _at(**times: Any) -> Method:
@@ -90,9 +93,23 @@ VARIANTS: dict[str, Method] = {
     "gtp:first_gap=0.1": _at(first_gap=0.1),
     "gtp:last_gap=0.1": _at(last_gap=0.1),
     "gtp:last_gap=0.005": _at(last_gap=0.005),
-    "gtp:solver=euler": _with_solver(),
+    # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
+    "gtp:solver=euler": _with_consistency("gtp", solver="euler"),
+    # The library's sigma_max of 3 was chosen for GTP.
+    "diffusion:sigma_max=10": _changed("diffusion", noise_levels=NoiseLevels(sigma_max=10.0)),
+    "diffusion:sigma_max=80": _changed("diffusion", noise_levels=NoiseLevels(sigma_max=80.0)),
+    "flow_matching:sigma_max=10": _changed(
+        "flow_matching", noise_levels=NoiseLevels(sigma_max=10.0)
+    ),
+    "ctm:sigma_max=10": _changed("ctm", noise_levels=NoiseLevels(sigma_max=10.0)),
+    "ctm:at_data=false": _with_consistency("ctm", at_data=False),
+    # So was the common learning rate.
+    **{
+        f"{name}:lr=1e-3": _changed(name, lr=1e-3)
+        for name in ("diffusion", "ddpm", "flow_matching", "ctm", "shortcut", "mean_flow")
+    },
 }
-"""Variants of GTP by what differs from its default."""
+"""Variants of the methods, each by what differs from the default of the one before the colon."""
 
 ALL_METHODS = {**METHODS, **VARIANTS}
 """Both."""

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import statistics
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import tensordict
+import torch
+import torchrl
+
+import torchrl_gtp
 from benchmarks.few_step.cells import Cell, finished
 from recipes.common.tables import markdown_table, number
 
-__all__ = ["read_rows", "write_csv", "write_markdown"]
+__all__ = ["command_line", "provenance", "read_rows", "write_csv", "write_markdown"]
 
 _KEYS = ("data", "method", "sampler", "num_steps", "seed")
 _MEASURES = (
@@ -29,6 +36,24 @@ _TITLES = {
     "sliced_wasserstein": ("sliced Wasserstein", 1.0, 3),
     "best_of_16_mse": ("squared error of the best of 16", 1.0, 4),
 }
+
+
+def command_line(module: str, arguments: Sequence[str]) -> str:
+    """Returns the shell command that runs a module with these arguments.
+
+    Examples:
+        >>> command_line("benchmarks.few_step", ["--sets", "a set"])
+        "python -m benchmarks.few_step --sets 'a set'"
+    """
+    return shlex.join(["python", "-m", module, *arguments])
+
+
+def provenance(command: str) -> str:
+    """Says in Markdown by what command, on what day and with what versions a table was made."""
+    packages = (torch, torchrl, tensordict, torchrl_gtp)
+    versions = [f"{package.__name__} {package.__version__}" for package in packages]
+    day = datetime.now(timezone.utc).date().isoformat()
+    return f"`{command}`, {day}; {', '.join(versions)}.\n"
 
 
 def read_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
@@ -55,9 +80,15 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
         writer.writerows(sorted(rows, key=lambda row: [row[key] for key in _KEYS]))
 
 
-def write_markdown(rows: Sequence[dict[str, Any]], path: Path) -> str:
-    """Writes one table for each data set and measure: mean ± standard deviation over seeds."""
-    parts = []
+def write_markdown(rows: Sequence[dict[str, Any]], path: Path, command: str) -> str:
+    """Writes one table for each data set and measure: mean ± standard deviation over seeds.
+
+    Args:
+        rows: what :func:`read_rows` gives.
+        path: the file.
+        command: what made the table, for its head; see :func:`command_line`.
+    """
+    parts = [provenance(command)]
     for data in dict.fromkeys(row["data"] for row in rows):
         of_set = [row for row in rows if row["data"] == data]
         for measure, (title, factor, digits) in _TITLES.items():
@@ -81,7 +112,11 @@ def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: 
         seeds = len(next(iter(by_steps.values())))
         # What the data themselves get does not depend on K, nor on the seed of a training.
         values = dict.fromkeys(num_steps, by_steps[0]) if method == "data" else by_steps
-        cells = [_mean_and_spread(list(values[steps].values()), digits) for steps in num_steps]
+        # Not every method takes every K: the levels of DDPM limit its steps.
+        cells = [
+            _mean_and_spread(list(values[steps].values()), digits) if steps in values else "-"
+            for steps in num_steps
+        ]
         lines.append([method, sampler, "-" if method == "data" else str(seeds), *cells])
     lines.sort(key=lambda line: line[0] == "data")
     return markdown_table(

@@ -12,7 +12,8 @@ from benchmarks.few_step.shapes import SHAPES
 __all__ = ["DEFAULT_SETS", "make_set"]
 
 DEFAULT_SETS = (*PLANAR_SETS, "gtp/pointmaze/umaze-v0", "D4RL/door/human-v2")
-"""The planar sets, and Minari datasets: the maze data of the demo, and human demonstrations."""
+"""The planar sets, and Minari datasets: the maze data of the demo, and human demonstrations as
+Minari's server has them; other copies of these go by their own ids."""
 
 
 @lru_cache(maxsize=1)

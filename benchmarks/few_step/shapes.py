@@ -97,13 +97,16 @@ def _chunks() -> MixtureSet:
 
 def _weighted_ring() -> MixtureSet:
     # The largest weight is the bound of the loss, so that it does not depend on the batch.
-    modes, std = PLANAR_SETS["ring"].modes, PLANAR_SETS["ring"].mode_std
-    assert modes is not None
+    ring = PLANAR_SETS["turned_ring"]
+    assert ring.modes is not None
+    assert ring.switch is not None
+    modes = torch.stack([ring.modes, ring.switch(ring.modes)])
     weights = torch.ones(8)
     weights[0] = 100.0
-    return MixtureSet("weighted_ring", modes.unsqueeze(0), std, weights=weights)
+    return MixtureSet("weighted_ring", modes, ring.mode_std, weights=weights)
 
 
 SHAPES = {"line": _line, "weighted_ring": _weighted_ring, "chunks": _chunks}
-"""By name: 5 modes on a line, 8 modes in 8 x 7 dimensions; and the ring, one mode of which has an
-advantage that gives it 100 times the weight of the others."""
+"""By name: 5 modes on a line, 8 modes in 8 x 7 dimensions; and the ring that the condition turns by
+22.5 degrees, one mode of which has an advantage that gives it 100 times the weight of the others,
+under either condition."""

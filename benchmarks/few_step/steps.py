@@ -15,6 +15,7 @@ import csv
 import itertools
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.evaluation import compare
-from benchmarks.few_step.method import Network, make_actor, sample
+from benchmarks.few_step.method import Network, flat_bounds, make_actor, sample
 from benchmarks.few_step.methods import ALL_METHODS
+from benchmarks.few_step.report import command_line, provenance
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training
 from recipes.common.tables import markdown_table, number
@@ -78,7 +80,7 @@ def measure_cell(
         with the rank correlation of estimate and distance to 40 jumps over the samples.
     """
     data = make_set(cell.data)
-    bounds = (actor.low, actor.high)
+    bounds = flat_bounds(actor)
     torch.manual_seed(_SEED)
     pairs = data.draw(num_fitted)
     fit_noise = torch.randn(2, *pairs.action.shape)
@@ -243,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=5_000, help="default: %(default)s")
     parser.add_argument("--fit", type=int, default=8_000, help="pairs; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
@@ -260,7 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
-    text = make_tables(rows)
+    command = command_line("benchmarks.few_step.steps", arguments)
+    text = f"{provenance(command)}\n{make_tables(rows)}"
     (options.out / "steps.md").write_text(text)
     torchrl_logger.info(f"Wrote {options.out / 'steps.md'}:\n\n{text}")
 

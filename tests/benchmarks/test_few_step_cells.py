@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import json
 import os
+import sys
 
 import pytest
+import tensordict
 import torch
+import torchrl
 from tensordict import TensorDict
 
+import torchrl_gtp
 from benchmarks.few_step import cells as cells_module
 from benchmarks.few_step import evaluation
 from benchmarks.few_step.__main__ import main, parse_arguments
 from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
 from benchmarks.few_step.evaluation import NUM_STEPS, compare
 from benchmarks.few_step.method import (
+    Method,
     Network,
     make_actor,
     make_loss,
@@ -24,10 +30,12 @@ from benchmarks.few_step.method import (
     sample,
     trajectory,
 )
-from benchmarks.few_step.methods import ALL_METHODS, METHODS
+from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import read_rows, write_markdown
 from benchmarks.few_step.training import Training
+from torchrl_gtp import NoiseLevels
+from torchrl_gtp.flow_map import Consistency, family
 
 TINY = Training(num_updates=4, batch_size=16)
 
@@ -65,6 +73,38 @@ def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(nam
     for sampler in method.samplers.values():
         action = sample(actor, sampler, torch.zeros(7, 1), torch.randn(7, 2), 3)
         assert action.shape == (7, 2) and action.isfinite().all() and action.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_differs_by_what_its_name_says(name):
+    base, settings = name.split(":")
+    method, variant = METHODS[base], VARIANTS[name]
+    changed = [
+        field.name
+        for field in dataclasses.fields(Method)
+        if getattr(method, field.name) != getattr(variant, field.name)
+    ]
+    if "sigma_max" in settings:
+        sigma_max = float(settings.split("=")[1])
+        assert changed == ([] if sigma_max == method.noise_levels.sigma_max else ["noise_levels"])
+        assert variant.noise_levels == NoiseLevels(sigma_max=sigma_max)
+    elif settings == "lr=1e-3":
+        assert changed == ["lr"] and variant.lr == 1e-3
+    else:
+        assert changed == ["objective"]
+
+
+def test_ctm_without_the_comparison_at_the_data():
+    assert METHODS["ctm"].objective.terms["consistency"].at_data
+    assert not VARIANTS["ctm:at_data=false"].objective.terms["consistency"].at_data
+    # The terms are those of the library with a solver, and nothing else.
+    changed = VARIANTS["gtp:solver=euler"].objective.terms
+    assert changed["consistency"] == Consistency(solver="euler")
+    assert changed["flow"] == METHODS["gtp"].objective.terms["flow"]
+
+
+def test_the_paper_has_its_own_range_of_noise():
+    assert METHODS["paper"].noise_levels.sigma_max == family("paper").noise_levels.sigma_max == 80
 
 
 @pytest.mark.parametrize(
@@ -154,9 +194,39 @@ def test_the_table_gives_means_and_spreads(tmp_path):
         if (row["method"], row["sampler"], row["num_steps"]) == ("gtp", "jumps", 1)
     ]
     mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2
-    text = write_markdown(rows, tmp_path / "results.md")
+    text = write_markdown(rows, tmp_path / "results.md", "python -m benchmarks.few_step")
     assert f"{1e3 * mean:.2f} ± {1e3 * spread:.2f}" in text
     assert text.count("| data ") == text.count("###") == 4
+
+
+def test_a_number_of_steps_that_a_method_does_not_take_is_a_dash(tmp_path):
+    arguments = ["--methods", "ddpm", "gtp", "--sets", "ring", "--seeds", "0"]
+    main([*arguments, "--updates", "2", "--samples", "30", "--out", str(tmp_path)])
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| method"))
+    steps = [one.strip() for one in header.split("|")[4:-1]]
+    for name in ("ddpm", "gtp"):
+        line = next(line for line in lines if line.startswith(f"| {name} "))
+        cells = dict(zip(steps, [one.strip() for one in line.split("|")[4:-1]], strict=True))
+        assert {key for key, value in cells.items() if value == "-"} == (
+            {"K = 10", "K = 40"} if name == "ddpm" else set()
+        )
+    assert (tmp_path / "ring-samples.png").is_file()
+
+
+def test_the_table_says_what_made_it(tmp_path, monkeypatch):
+    """The command as it was typed, the day and the versions."""
+    arguments = ["--quick", "--methods", "gtp", "--updates", "2", "--samples", "20"]
+    arguments += ["--sets", "line", "--out", str(tmp_path / "a folder")]
+    monkeypatch.setattr(sys, "argv", ["few_step", *arguments])
+    main()
+    head = (tmp_path / "a folder" / "quick" / "results.md").read_text().splitlines()[0]
+    typed = " ".join(arguments[:-1])
+    assert f"`python -m benchmarks.few_step {typed} '{tmp_path}/a folder'`" in head
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    assert any(str(today - datetime.timedelta(days=days)) in head for days in (0, 1))
+    for package in (torch, torchrl, tensordict, torchrl_gtp):
+        assert f"{package.__name__} {package.__version__}" in head
 
 
 def test_one_command_writes_tables_and_pictures(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+from benchmarks.few_step import evaluation
 from benchmarks.few_step.demonstrations import MinariSet
 from benchmarks.few_step.evaluation import compare, measure_floor
 from benchmarks.few_step.method import Network, make_actor, make_loss
@@ -64,16 +65,21 @@ def test_planar_sets_stay_within_the_bounds_and_know_their_spread(name):
 
 
 @pytest.mark.parametrize("name", PLANAR_SETS)
-def test_two_draws_of_the_data_are_at_the_noise_floor(name):
-    data, num_samples = PlanarSet(name), 1_000
+def test_two_draws_of_the_data_are_at_the_noise_floor(name, monkeypatch):
+    """Two draws of N points are 2 E|X - X'| / N apart on average, under each condition."""
+    # One pair errs by half of it, many small ones together by little.
+    monkeypatch.setattr(evaluation, "_FLOOR_DRAWS", 200)
+    data, num_samples = PlanarSet(name), 100
     floor = measure_floor(data, num_samples)
-    action = data.draw(1_000).action
-    assert floor["energy_distance"] == pytest.approx(
-        2 * torch.pdist(action).mean().item() / num_samples, rel=0.8
-    )
+    reference = data.reference(2_000)
+    action, group = reference.first.action, reference.group
+    apart = torch.stack([torch.pdist(action[group == one]).mean() for one in group.unique()])
+    expected = 2 * apart.mean().item() / num_samples
+    assert floor["energy_distance"] == pytest.approx(expected, rel=0.15)
     if PLANAR_SETS[name].modes is not None:
-        assert floor["share_on_mode"] == pytest.approx(1 - math.exp(-4.5), abs=0.006)
-        assert floor["modes_covered"] == len(PLANAR_SETS[name].modes)
+        assert floor["share_on_mode"] == pytest.approx(1 - math.exp(-4.5), abs=0.003)
+        covered = compare(action, reference)["modes_covered"]
+        assert covered == len(PLANAR_SETS[name].modes)
 
 
 @pytest.mark.parametrize("name", sorted(PLANAR_SETS.keys() - {"ring"}))
@@ -109,7 +115,7 @@ def test_shapes_stay_within_the_bounds_and_are_on_their_modes(name):
     )
 
 
-@pytest.mark.parametrize("name", ["line", "chunks"])
+@pytest.mark.parametrize("name", SHAPES)
 def test_the_condition_of_a_shape_matters(name):
     reference = make_set(name).reference(1_000)
     right = compare(reference.first.action, reference)
@@ -117,19 +123,28 @@ def test_the_condition_of_a_shape_matters(name):
     assert wrong["energy_distance"] > 3 * right["energy_distance"]
 
 
-def test_the_weighted_ring_is_weighted_by_the_loss_as_the_reference_says():
+@pytest.mark.parametrize(("condition", "degrees"), [(1.0, 0.0), (-1.0, 22.5)])
+def test_the_weighted_ring_is_weighted_by_the_loss_as_the_reference_says(condition, degrees):
+    """Under each condition one mode, at the angle that the condition turns the ring by."""
     data = make_set("weighted_ring")
-    batch = make_batch(data, 4_000)
+    batch = make_batch(data, 8_000)
     method = METHODS["gtp"]
     loss = make_loss(method, data, make_actor(method, data, Network()))
     weight, _ = loss.weight(batch)
     assert sorted(set(weight.tolist())) == [1.0, 100.0]
-    centre = torch.tensor([0.8, 0.0])
-    near = (batch["action"] - centre).norm(dim=-1) < 0.3
+    angle = math.radians(degrees)
+    centre = 0.8 * torch.tensor([math.cos(angle), math.sin(angle)])
+    under = batch["observation"].squeeze(-1) == condition
+    assert under.float().mean() == pytest.approx(0.5, abs=0.03)
+    weight, action = weight[under], batch["action"][under]
+    near = (action - centre).norm(dim=-1) < 0.25
     assert ((weight == 100) == near).all()
     reference = data.reference(4_000)
-    share = ((reference.second.action - centre).norm(dim=-1) < 0.3).float().mean()
-    assert (weight * near).sum() / weight.sum() == pytest.approx(share.item(), abs=0.02)
+    of_group = reference.first.condition.squeeze(-1) == condition
+    assert of_group.sum() == 4_000
+    for pairs in (reference.first, reference.second):
+        share = ((pairs.action[of_group] - centre).norm(dim=-1) < 0.25).float().mean()
+        assert (weight * near).sum() / weight.sum() == pytest.approx(share.item(), abs=0.02)
     assert reference.mode_share[0] == pytest.approx(100 / 107)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import pytest
 import torch
@@ -36,6 +37,17 @@ def test_one_command_reads_cells_and_writes_the_table(tmp_path):
             assert -1 <= float(row["spearman"]) <= 1
     text = (tmp_path / "out" / "steps.md").read_text()
     assert "ring (2 seeds)" in text and "tolerance 0.05" in text
+    head = text.splitlines()[0]
+    assert "`python -m benchmarks.few_step.steps --cells" in head and torch.__version__ in head
+
+
+def test_chunks_of_actions_are_sampled_in_all_ways(tmp_path):
+    run_cell(dataclasses.replace(cell(0), data="chunks"), tmp_path)
+    arguments = ["--samples", "20", "--fit", "20", "--out", str(tmp_path / "out")]
+    main(["--cells", str(tmp_path / "cells"), *arguments])
+    with (tmp_path / "out" / "steps.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["way"] for row in rows} == {"data", "grid", "fitted", "adaptive", "estimate"}
 
 
 def test_a_cell_is_read_with_its_weights(tmp_path):

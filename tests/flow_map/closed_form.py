@@ -44,6 +44,9 @@ class FrozenMap:
     def __call__(self, action_t, t, s, condition):
         return self.flow_map(action_t, t, s, condition).detach()
 
+    def endpoint(self, action_t, t, s, condition):
+        return self.flow_map.endpoint(action_t, t, s, condition).detach()
+
     def through(self, action_t, t, s, condition):
         parameters = [p.requires_grad_(False) for p in self.flow_map.parameters()]
         reached = self.flow_map(action_t, t, s, condition)

@@ -16,6 +16,7 @@ from tests.flow_map.closed_form import (
 from torchrl_gtp.flow_map import (
     Consistency,
     Denoising,
+    DyadicTimes,
     FlowMap,
     KarrasGridTimes,
     LinearPathTimes,
@@ -95,6 +96,32 @@ def test_shortcut_is_the_mean_of_two_velocities(flow_map):
     expected = (velocity(x, r_t, r_s) - (first + second) / 2).square().sum(-1)
     got = errors(Shortcut(GivenTimes(*levels)), flow_map, action, noise=noise)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 64])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_the_halves_of_the_smallest_shortcut_are_steps_of_the_denoiser(flow_map, num_steps, share):
+    """No term trains half of it; as published they are the flow term's at d = 0."""
+    torch.manual_seed(1)
+    term, action = Shortcut(DyadicTimes(num_steps)), torch.randn(9, 2, dtype=torch.float64)
+    uniform = torch.rand(9, 2, dtype=torch.float64)
+    uniform[:, 0] = share  # the largest steps come first
+    inputs = drawn(term, action, times=uniform)
+    t, u, s = term.time_sampler(uniform, PROGRESS, flow_map.noise_levels)
+    size = int(share * (num_steps.bit_length()))
+    smallest = size == num_steps.bit_length() - 1
+    assert smallest == (num_steps == 1 or share == 0.999)
+
+    def half_jump(noisy, start, end):
+        if not smallest:
+            return flow_map(noisy, start, end)
+        return noisy + (end - start) * (noisy - flow_map.denoise(noisy, start)) / start
+
+    noisy = action + t * inputs.draws["noise"]
+    target = half_jump(half_jump(noisy, t, u), u, s)
+    difference = flow_map(noisy, t, s) - target
+    expected = (difference / (1 - s / t) * (1 + t) / t).square().sum(-1)
+    torch.testing.assert_close(term(flow_map, FrozenMap(flow_map), inputs), expected)
 
 
 def test_mean_flow_is_the_identity_on_the_linear_path(flow_map):
@@ -217,14 +244,67 @@ def test_frozen_jump_to_the_data_passes_the_gradient_on():
     [Denoising(), Consistency(), Consistency(huber=0.1), Shortcut(), MeanFlow()],
     ids=lambda term: type(term).__name__,
 )
-def test_padded_dimensions_enter_nothing(flow_map, term):
+def test_padded_dimensions_do_not_enter_the_error(flow_map, term):
     torch.manual_seed(0)
     inputs = drawn(term, torch.randn(9, 2, dtype=torch.float64))
     valid = torch.tensor([True, False]).expand(9, 2)
-    masked = term(flow_map, FrozenMap(flow_map), inputs._replace(valid=valid))
-    other = term(flow_map, FrozenMap(flow_map), inputs._replace(valid=~valid))
-    full = term(flow_map, FrozenMap(flow_map), inputs)
-    assert masked.isfinite().all() and (masked < full).all() and (other < full).all()
+    inputs = inputs._replace(valid=valid)
+    # The closed form has no path from one dimension to another, as a network has.
+    separable = GaussianFlowMap(0.1)
+    for teacher in (separable, GaussianFlowMap()):
+        expected = term(separable, FrozenMap(teacher), inputs)
+        padded = inputs._replace(action=torch.where(valid, inputs.action, 1e3))
+        torch.testing.assert_close(term(separable, FrozenMap(teacher), padded), expected)
+        counted = padded._replace(valid=~valid)
+        assert ((term(separable, FrozenMap(teacher), counted) - expected).abs() > 0).all()
+    assert term(flow_map, FrozenMap(flow_map), inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("num_padded", [0, 1, 5])
+@pytest.mark.parametrize(
+    ("make", "scale"),
+    [
+        (lambda power: Consistency(GivenTimes(2.0, 1.2, 0.3), robust_power=power), 0.01),
+        (lambda power: MeanFlow(GivenTimes(2.0, 2.0, 0.3), robust_power=power), 0.001),
+    ],
+    ids=["consistency", "mean_flow"],
+)
+def test_the_robust_weight_does_not_depend_on_padding(make, scale, num_padded):
+    """1 / (error + 0.01), with the mean error of the two dimensions that are not padded."""
+    torch.manual_seed(0)
+    valid = (torch.arange(2 + num_padded) < 2).expand(9, -1)
+    action = torch.randn(9, 2 + num_padded, dtype=torch.float64)
+    inputs = drawn(make(1.0), action)._replace(valid=valid)
+    flow_map, teacher = GaussianFlowMap(0.1), FrozenMap(GaussianFlowMap())
+    plain, robust = (make(power)(flow_map, teacher, inputs) for power in (0.0, 1.0))
+    torch.testing.assert_close(robust, plain / (plain / 2 + scale))
+
+
+@pytest.mark.parametrize("num_padded", [0, 3])
+def test_the_bend_of_the_pseudo_huber_distance_does_not_depend_on_padding(num_padded):
+    torch.manual_seed(0)
+    valid = (torch.arange(2 + num_padded) < 2).expand(9, -1)
+    times = GivenTimes(2.0, 1.2, 0.3)
+    plain, bent = (Consistency(times, robust_power=0.0, huber=huber) for huber in (None, 0.3))
+    action = torch.randn(9, 2 + num_padded, dtype=torch.float64)
+    inputs = drawn(plain, action)._replace(valid=valid)
+    flow_map, teacher = GaussianFlowMap(0.1), FrozenMap(GaussianFlowMap())
+    error, bend = plain(flow_map, teacher, inputs), 0.3 * 2**0.5
+    expected = (error + bend**2).sqrt() - bend
+    torch.testing.assert_close(bent(flow_map, teacher, inputs), expected)
+
+
+def test_the_gradient_of_the_pseudo_huber_distance_is_that_of_half_a_robust_power():
+    """With huber^2 in the place of 0.01, but for the factor 1 / (2 sqrt(A))."""
+    torch.manual_seed(0)
+    gradients = []
+    inputs = drawn(Consistency(), torch.randn(9, 5, dtype=torch.float64))
+    for options in ({"huber": 0.1, "robust_power": 0.0}, {"robust_power": 0.5}):
+        flow_map = GaussianFlowMap(0.1)
+        term = Consistency(GivenTimes(2.0, 1.2, 0.3), **options)  # 0.1^2 = 0.01
+        term(flow_map, FrozenMap(GaussianFlowMap()), inputs).sum().backward()
+        gradients.append(flow_map.error.grad)
+    torch.testing.assert_close(gradients[0], gradients[1] / (2 * 5**0.5))
 
 
 def test_improved_consistency_times_follow_the_discrete_log_normal():

@@ -29,6 +29,11 @@ def observations(*batch, dim=3):
     return TensorDict({"observation": torch.randn(*batch, dim)}, batch_size=batch)
 
 
+def with_bad(key, values):
+    values[3, 1], values[5, 0] = float("nan"), float("inf")
+    return observations(9).set(key, values)
+
+
 def test_more_steps_of_the_exact_map_move_nothing():
     errors = step_errors(gaussian_actor(), observations(50), num_steps=(1, 3))
     assert errors["num_steps"].tolist() == [1, 3]
@@ -176,6 +181,28 @@ def test_chunks_are_fitted_as_one_vector():
             lambda actor: fit_sampler(actor, observations(2).set("action", torch.ones(2, 3)), 2),
             ValueError,
             "must have the shape",
+        ),
+        (
+            lambda actor: fit_sampler(actor, with_bad("action", torch.rand(9, 2)), 2),
+            ValueError,
+            "'action' must be finite, but 2 of 18 values are not: drop the rows",
+        ),
+        (
+            lambda actor: fit_sampler(
+                actor, with_bad("observation", torch.rand(9, 3)).set("action", torch.rand(9, 2)), 2
+            ),
+            ValueError,
+            "'observation' must be finite, but 2 of 27",
+        ),
+        (
+            lambda actor: step_errors(actor, with_bad("observation", torch.rand(9, 3))),
+            ValueError,
+            "'observation' must be finite, but 2 of 27",
+        ),
+        (
+            lambda actor: step_errors(actor, with_bad("noise", torch.rand(9, 2))),
+            ValueError,
+            "'noise' must be finite, but 2 of 18",
         ),
     ],
 )

@@ -48,6 +48,10 @@ class OwnTeacher:
         with torch.no_grad():
             return self.flow_map(action_t, t, s, condition)
 
+    def endpoint(self, action_t, t, s, condition):
+        with torch.no_grad():
+            return self.flow_map.endpoint(action_t, t, s, condition)
+
     def through(self, action_t, t, s, condition):
         return self.flow_map(action_t, t, s, condition)
 
@@ -203,7 +207,10 @@ def test_teacher_gives_no_gradient_to_parameters(in_place):
         plain = teacher(action, t, 0.5 * t, condition)
         assert not plain.requires_grad
         assert not teacher.denoise(action, t, condition).requires_grad
+        endpoint = teacher.endpoint(action, t, 0.5 * t, condition)
+        assert not endpoint.requires_grad
     torch.testing.assert_close(through, plain)
+    torch.testing.assert_close(plain, 0.5 * (action.detach() + endpoint))
     through.sum().backward()
     assert action.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in loss.parameters())

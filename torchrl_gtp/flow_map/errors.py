@@ -17,6 +17,7 @@ __all__ = [
     "check_time_weight",
     "consistency_error",
     "flow_error",
+    "num_valid",
     "robust_weight",
     "weighted_square",
 ]
@@ -136,6 +137,25 @@ def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
         tensor([5.0000, 2.5000])
     """
     return (error.detach() + scale) ** -power
+
+
+def num_valid(action: Tensor, valid: Tensor | None) -> Tensor | int:
+    """Counts the action dimensions that count, of each sample.
+
+    Args:
+        action (Tensor): actions [..., A].
+        valid (Tensor, optional): boolean mask [..., A] of the dimensions that count.
+
+    Returns:
+        Tensor or int: the numbers [...] in the type of ``action``, at least 1; A where there is no
+        mask.
+
+    Examples:
+        >>> valid = torch.tensor([[True, False], [True, True], [False, False]])
+        >>> num_valid(torch.zeros(3, 2), valid), num_valid(torch.zeros(3, 2), None)
+        (tensor([1., 2., 1.]), 2)
+    """
+    return action.shape[-1] if valid is None else valid.sum(-1).clamp_min(1).to(action.dtype)
 
 
 def weighted_square(

@@ -87,7 +87,7 @@ class DyadicTimes:
 
     Args:
         num_steps (int): steps of the smallest size that fit in the path, a power of two. Defaults
-            to ``64``, of which the halves are the published 1/128.
+            to ``64``: the published sizes end with 1/128, whose place a denoiser takes.
 
     Raises:
         ValueError: if ``num_steps`` is not a power of two.

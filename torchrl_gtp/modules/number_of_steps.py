@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
@@ -50,7 +51,8 @@ def step_errors(
 
     Raises:
         KeyError: if an observation entry is missing.
-        ValueError: if there are no observations, or a number is out of range.
+        ValueError: if there are no observations, an entry is not finite, or a number is out of
+            range.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -67,6 +69,7 @@ def step_errors(
     condition = actor.condition(tensordict)
     if condition.numel() == 0:
         raise ValueError(f"There are no observations: the input is {tuple(condition.shape)}.")
+    _check_finite(tensordict, *actor.observation_keys, actor.noise_key)
     noise = tensordict.get(actor.noise_key, default=None)
     if noise is None:
         shape = (*condition.shape[:-1], *actor.event_shape)
@@ -112,7 +115,8 @@ def fit_sampler(
 
     Raises:
         KeyError: if an entry is missing.
-        ValueError: if a number is out of range, or a shape is another than the actor's.
+        ValueError: if an entry is not finite, a number is out of range, or a shape is another than
+            the actor's.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -138,6 +142,7 @@ def fit_sampler(
         raise ValueError(
             f"{actor.action_key!r} must have the shape {expected}, got {tuple(action.shape)}."
         )
+    _check_finite(tensordict, *actor.observation_keys, actor.action_key)
     dtype = actor.low.dtype
     action = action.to(dtype).reshape(-1, actor.flat_dim)
     noise = torch.randn(num_samples, *action.shape, dtype=dtype, device=action.device)
@@ -152,3 +157,17 @@ def fit_sampler(
             bounds=(low, high),
         )
     return JumpSampler(times=times)
+
+
+def _check_finite(tensordict: TensorDictBase, *keys: NestedKey) -> None:
+    # A score that is not finite compares as no better: nothing would be fitted, without a word.
+    for key in keys:
+        entry = tensordict.get(key, default=None)
+        if entry is None:
+            continue
+        bad = (~entry.isfinite()).sum().item()
+        if bad:
+            raise ValueError(
+                f"{key!r} must be finite, but {bad} of {entry.numel()} values are not: drop the "
+                "rows that hold them."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,15 +38,13 @@ class FrozenActor:
 
     def __call__(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
         """Evaluates the flow map, without gradient."""
-        flow_map = self.actor.flow_map
-        if self.in_place:
-            with torch.no_grad():
-                return flow_map(action_t, t, s, condition)
-        with (
-            torch.no_grad(),
-            self.params.to_module(self.actor, preserve_module_state=False),
-        ):
-            return flow_map(action_t, t, s, condition)
+        with torch.no_grad(), self._params_in_place():
+            return self.actor.flow_map(action_t, t, s, condition)
+
+    def endpoint(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
+        """Evaluates the end point of the flow map, without gradient."""
+        with torch.no_grad(), self._params_in_place():
+            return self.actor.flow_map.endpoint(action_t, t, s, condition)
 
     def through(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
         """Evaluates the flow map, with gradient to ``action_t`` alone."""
@@ -54,13 +53,15 @@ class FrozenActor:
 
     def denoise(self, action_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Evaluates the denoiser, without gradient."""
+        if self.denoiser is None:
+            return self.endpoint(action_t, t, t, condition)
         with torch.no_grad():
-            if self.denoiser is not None:
-                return self.denoiser.denoise(action_t, t, condition)
-            if self.in_place:
-                return self.actor.flow_map.denoise(action_t, t, condition)
-            with self.params.to_module(self.actor, preserve_module_state=False):
-                return self.actor.flow_map.denoise(action_t, t, condition)
+            return self.denoiser.denoise(action_t, t, condition)
+
+    def _params_in_place(self) -> AbstractContextManager[object]:
+        if self.in_place:
+            return nullcontext()
+        return self.params.to_module(self.actor, preserve_module_state=False)
 
 
 def frozen_denoiser(denoiser_network: GTPActor) -> FlowMap:

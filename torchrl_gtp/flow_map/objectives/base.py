@@ -46,6 +46,10 @@ class Teacher(Protocol):
         """Evaluates ``Phi(a_t, t, s)``, without gradient."""
         ...
 
+    def endpoint(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
+        """Evaluates the end point ``phi(a_t, t, s)``, without gradient."""
+        ...
+
     def through(self, action_t: Tensor, t: Tensor, s: Tensor, condition: Tensor | None) -> Tensor:
         """Evaluates ``Phi(a_t, t, s)``, with gradient to ``action_t`` alone."""
         ...

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchrl_gtp.flow_map.errors import (
     TimeWeight,
     check_time_weight,
+    num_valid,
     robust_weight,
     weighted_square,
 )
@@ -39,12 +40,13 @@ class Consistency:
             :func:`~torchrl_gtp.flow_map.consistency_error`; or ``"gap"``, which divides the error
             by ``t - u``, so that it keeps its size while the gap shrinks. Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
-            error, in [0, 1], where ``error`` is its mean over the action dimensions. Defaults to
-            ``1.0``.
+            error, in [0, 1], where ``error`` is its mean over the action dimensions that are not
+            padded. Defaults to ``1.0``.
         huber (float, optional): replaces the squared error ``e`` by the pseudo-Huber distance
-            ``sqrt(e + c^2) - c`` with ``c = huber * sqrt(A)``; improved consistency training
-            (arXiv 2310.14189) has 0.00054. Its gradient is that of ``robust_power=0.5`` with
-            ``c^2`` in the place of 0.01. Defaults to ``None``.
+            ``sqrt(e + c^2) - c`` with ``c = huber * sqrt(A)``, A the number of dimensions that are
+            not padded; improved consistency training (arXiv 2310.14189) has 0.00054. Its gradient
+            is that of ``robust_power=0.5`` with ``huber^2`` in the place of 0.01, over
+            ``2 * sqrt(A)``. Defaults to ``None``.
         solver ("euler" or "heun", optional): makes ``a_u`` with an ODE solver. Defaults to
             ``None``: the closed form.
         solver_steps (int): its steps between t and u. Defaults to ``1``.
@@ -99,13 +101,14 @@ class Consistency:
         error = weighted_square(
             reached - target, t, flow_map.sigma_data, squared_weight, inputs.valid
         )
+        num_dims = num_valid(action, inputs.valid)
         if self.huber is not None:
-            bend = self.huber * math.sqrt(action.shape[-1])
+            bend = self.huber * num_dims**0.5
             error = (error + bend**2).sqrt() - bend
         if self.time_weight == "gap":
             error = error / (t - u).squeeze(-1)
         if self.robust_power:
-            error = error * robust_weight(error / action.shape[-1], self.robust_power)
+            error = error * robust_weight(error / num_dims, self.robust_power)
         return error
 
     def _solve(

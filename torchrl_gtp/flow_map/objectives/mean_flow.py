@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from torchrl_gtp.flow_map.errors import robust_weight, weighted_square
+from torchrl_gtp.flow_map.errors import num_valid, robust_weight, weighted_square
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
 from torchrl_gtp.flow_map.paired_times import PairedLogNormalTimes
@@ -34,9 +34,9 @@ class MeanFlow:
     Args:
         time_sampler (TimeSampler): gives t and s. Defaults to ``PairedLogNormalTimes()``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.001)^power``, in
-            [0, 1], where ``error`` is its mean over the action dimensions. With the published
-            value the loss stays near the number of dimensions while it learns. Defaults to
-            ``1.0``.
+            [0, 1], where ``error`` is its mean over the action dimensions that are not padded.
+            With the published value the loss stays near their number while it learns. Defaults
+            to ``1.0``.
 
     Raises:
         ValueError: if ``robust_power`` is out of range.
@@ -69,5 +69,6 @@ class MeanFlow:
         target = (phi - (1 + t) / (1 + s) * identity).detach()
         error = weighted_square(phi - target, t, flow_map.sigma_data, "velocity", inputs.valid)
         if self.robust_power:
-            error = error * robust_weight(error / action.shape[-1], self.robust_power, 0.001)
+            mean_error = error / num_valid(action, inputs.valid)
+            error = error * robust_weight(mean_error, self.robust_power, 0.001)
         return error

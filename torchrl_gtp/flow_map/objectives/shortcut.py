@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from torchrl_gtp.flow_map.errors import TimeWeight, check_time_weight, weighted_square
 from torchrl_gtp.flow_map.flow_map import FlowMap
-from torchrl_gtp.flow_map.linear_path import DyadicTimes
+from torchrl_gtp.flow_map.linear_path import DyadicTimes, path_time
+from torchrl_gtp.flow_map.noise_levels import NoiseLevels
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
 from torchrl_gtp.flow_map.time_sampling import TimeSampler
 
@@ -25,9 +27,12 @@ class Shortcut:
     ``(Phi^- - (s / t) a_t) / (1 - s / t)``; under the weight ``"velocity"`` that is the error of
     the mean velocity on the linear path, as published.
 
+    No step is half as long as the smallest: as published, the two halves of that one follow the
+    denoiser ``phi^-(., t, t)``, which the denoising term trains.
+
     Args:
-        time_sampler (TimeSampler): gives (t, u, s) with ``t > u > s``. Defaults to
-            ``DyadicTimes()``.
+        time_sampler (TimeSampler): gives (t, u, s) with ``t > u > s``; only ``DyadicTimes`` has a
+            smallest step. Defaults to ``DyadicTimes()``.
         time_weight ("edm", "noise", "velocity" or "none"): see
             :func:`~torchrl_gtp.flow_map.flow_error`. Defaults to ``"velocity"``.
 
@@ -51,7 +56,21 @@ class Shortcut:
         condition = inputs.condition
         t, u, s = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
         action_t = inputs.action + t * inputs.draws["noise"]
-        halfway = teacher(action_t, t, u, condition)
-        target = (teacher(halfway, u, s, condition) - (s / t) * action_t) / (1 - s / t)
+        is_smallest = self._is_smallest(t, s, flow_map.noise_levels)
+
+        def half_jump(noisy: Tensor, start: Tensor, end: Tensor) -> Tensor:
+            towards = torch.where(is_smallest, start, end)
+            endpoint = teacher.endpoint(noisy, start, towards, condition)
+            return (end / start) * noisy + (1 - end / start) * endpoint
+
+        reached = half_jump(half_jump(action_t, t, u), u, s)
+        target = (reached - (s / t) * action_t) / (1 - s / t)
         residual = flow_map.endpoint(action_t, t, s, condition) - target
         return weighted_square(residual, t, flow_map.sigma_data, self.time_weight, inputs.valid)
+
+    def _is_smallest(self, t: Tensor, s: Tensor, noise_levels: NoiseLevels) -> Tensor:
+        if not isinstance(self.time_sampler, DyadicTimes):
+            return torch.zeros_like(t, dtype=torch.bool)
+        whole = noise_levels.sigma_max / (1 + noise_levels.sigma_max)
+        # The next step is twice as long: the middle of both is far from any rounding.
+        return path_time(t) - path_time(s) < 1.5 * whole / self.time_sampler.num_steps
