@@ -22,7 +22,9 @@ from recipes.study.results import StudyResults, read_study
 from recipes.study.versions import now
 
 _COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind", "updates")
+_COLUMNS += ("num_candidates",)
 _PARTS = ("score", "return", "success_rate", "num_steps", "milliseconds_per_action")
+_SINGLE = ("score", "return")
 _COSTS = (
     "parameters",
     "updates_per_second",
@@ -180,6 +182,11 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
         # The tables by task say all about a suite of one task.
         several = {suite: tasks for suite, tasks in groups.items() if len(tasks) > 1}
         groups = {"all suites": scored, **several}
+    # A method that was left out of one costly task would else be in no table over tasks.
+    present = [set(study.methods_of(task)) for task in scored]
+    shared = [t for t, has in zip(scored, present, strict=True) if has == set.union(*present)]
+    if 1 < len(shared) < len(scored) and shared not in groups.values():
+        groups["all methods"] = shared
     blocks: list[Block] = []
     for name, tasks in groups.items():
         methods, partial = tables.comparable(study, tasks)
@@ -238,13 +245,19 @@ def scores_csv(study: StudyResults) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        [*_COLUMNS, *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS), *_COSTS]
+        [
+            *_COLUMNS,
+            *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS),
+            *(f"single_{name}" for name in _SINGLE),
+            *_COSTS,
+        ]
     )
     for cell in study.cells:
         result = cell.result
         row = [result[name] for name in _COLUMNS]
         for part in ("last", "best"):
             row += [(result[part] or {}).get(name) for name in _PARTS]
+        row += [(cell.part("single") or {}).get(name) for name in _SINGLE]
         writer.writerow([*row, *(result[name] for name in _COSTS)])
     return file.getvalue()
 

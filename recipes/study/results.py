@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from recipes.study import files
 
-Part = Literal["last", "best"]
+Part = Literal["last", "best", "single"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,22 @@ class CellResult:
     result: dict[str, Any]
     curves: list[dict[str, float]]
 
+    def part(self, name: Part = "last") -> dict[str, Any] | None:
+        """What the evaluations on fresh episodes gave; ``None`` where there was none.
+
+        Args:
+            name: ``"last"`` or ``"best"`` checkpoint; ``"single"`` is the last one with one
+                candidate action, where there are several; else the last one itself.
+        """
+        if name == "single" and self.result["num_candidates"] == 1:
+            name = "last"
+        found: dict[str, Any] | None = self.result[name]
+        return found
+
     def score(self, part: Part = "last") -> float | None:
-        """Mean score of the last or the best checkpoint; ``None`` where there is no best one."""
-        return None if self.result[part] is None else self.result[part]["score"]
+        """Mean score of a :meth:`part`; ``None`` where there is none."""
+        found = self.part(part)
+        return None if found is None else found["score"]
 
 
 @dataclass(frozen=True)
