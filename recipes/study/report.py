@@ -69,7 +69,7 @@ def write_report(folder: Path) -> Path:
 def make_blocks(study: StudyResults) -> list[Block]:
     """The content of the report."""
     command = f"python recipes/study/report.py {study.folder}"
-    blocks: list[Block] = [Heading(f"Study {study.name}", 1), *_preface(study)]
+    blocks: list[Block] = [Heading(f"Study {study.name}", 1), *preface(study)]
     blocks += _aggregates(study, command)
 
     blocks.append(Heading("Scores by task"))
@@ -135,7 +135,8 @@ def _score_text(kind: str) -> str:
     return "scores are returns: there are no reference scores"
 
 
-def _preface(study: StudyResults) -> list[Block]:
+def preface(study: StudyResults) -> list[Block]:
+    """What readers must know before any table."""
     count, total = len(study.cells), len(study.cells) + len(study.open)
     finished = max(cell.result["finished"] for cell in study.cells)
     blocks: list[Block] = [
@@ -154,6 +155,7 @@ def _preface(study: StudyResults) -> list[Block]:
             "evaluated on the same fresh episodes as the last."
         ),
     ]
+    blocks += [Text(f"Warning: {warning}") for warning in study.warnings]
     candidates = sorted(
         {
             f"{cell.result['label']} on {cell.result['task_name']}: one of "

@@ -177,6 +177,28 @@ def test_a_field_that_there_is_no_more_is_refused(make_cell, tmp_path: Path) -> 
         run_here(cell, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2].rpartition("\n")[0] + "\n",
+        lambda text: text[: len(text) // 2].rpartition("\n")[0] + "\n  'half",
+        lambda text: "overwritten\n",
+        lambda text: "[1, 2]\n",
+        lambda text: "${",
+    ],
+    ids=["empty", "between lines", "in a line", "text", "list", "interpolation"],
+)
+def test_a_damaged_config_is_refused(make_cell, tmp_path: Path, damage) -> None:
+    cell = make_cell("bc")
+    files.write_config(tmp_path, cell.config)
+    path = tmp_path / files.CONFIG
+    assert files.check_config(tmp_path, cell.config) == []
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(files.DamagedFileError, match=r"config\.yaml is damaged \(.*delete"):
+        run_here(cell, tmp_path)
+
+
 def test_scores_follow_the_references_of_the_task(make_cell, tmp_path: Path) -> None:
     cell = make_cell("bc", "overrides.study.reference_scores=[-10.0,0.0]")
     result = run_here(cell, tmp_path)

@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from recipes.study import files
-from recipes.study.report import main, write_report
+from recipes.study.document import Text
+from recipes.study.report import main, preface, write_report
+from recipes.study.results import curve, read_study
 
 TASKS = {
     "maze": "normalised score",
@@ -279,6 +281,45 @@ def test_scores_of_every_seed(folder: Path) -> None:
     iql = next(r for r in rows if (r["task"], r["method"]) == ("hopper", "iql"))
     assert (iql["num_candidates"], iql["last_score"]) == ("50", "80.0")
     assert (iql["single_score"], iql["single_return"]) == ("75.0", "150.0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-4],
+        lambda text: text.replace("0.5", "half"),
+        lambda text: text.replace("step", "update"),
+        lambda text: text + "1,2,3,4,5,6,7,8\n",
+    ],
+    ids=["cut", "no number", "no steps", "long row"],
+)
+def test_damaged_curves_are_left_out_with_a_warning(folder: Path, damage) -> None:
+    path = folder / "maze/gtp/seed_1" / files.CURVES
+    path.write_text(damage(path.read_text()))
+    study = read_study(folder)
+    (warning,) = study.warnings
+    assert warning.startswith(f"maze/gtp/seed_1 has no learning curve: {path} is damaged (")
+    texts = [block.text for block in preface(study) if isinstance(block, Text)]
+    assert f"Warning: {warning}" in texts
+    # The scores stay, and so do the curves of the other seed.
+    assert study.scores("maze", "gtp") == [10.0, 20.0]
+    steps, mean, deviation, _ = curve(study.of("maze", "gtp"), "eval/normalized_score")
+    assert (steps.tolist(), mean.tolist()) == ([10, 20], [20.0, 30.0])
+    assert not deviation.any()
+    # Of an unfinished cell its state says so.
+    path = folder / "hopper/iql/seed_1" / files.CURVES
+    path.write_text("step\nmany\n")
+    state = read_study(folder).open["hopper/iql/seed_1"]
+    assert state.startswith(f"unfinished: {path} is damaged (")
+
+
+def test_a_report_with_damaged_curves(folder: Path) -> None:
+    for path in folder.glob("maze/*/*/curves.csv"):
+        path.write_bytes(b"\xff\xfe")
+    markdown = markdown_of(folder)
+    assert markdown.count("Warning: maze/") == 5
+    scores = table_after(markdown.split("## Scores by task")[1], "Maze")
+    assert scores["Maze"][0] == "15.0 ± 7.1 (2)"
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:

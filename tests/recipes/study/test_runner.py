@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recipes.study import files
+from recipes.study.grid import make_cells, read_study
 from recipes.study.run import main, run
 from recipes.study.runner import Runner, _Job, slots
 from recipes.study.worker import STOPPED, is_taken, owned, owner
@@ -79,6 +81,41 @@ def test_the_runner_says_which_fields_its_cells_are_older_than(
     files.write_config(tmp_path / cell.name, former)
     Runner([make_cell("bc")], tmp_path, workers=1)
     assert "made with the defaults: env.candidate_selection=softmax\n" in capsys.readouterr().out
+
+
+def test_a_damaged_config_is_an_error_of_its_cell_alone(
+    write_study, make_cell, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cells"
+    path = write_study(["bc", "gtp_bc"], seeds=[0, 1])
+    names = [f"pointmaze_umaze/{m}/seed_{s}" for s in (0, 1) for m in ("bc", "gtp_bc")]
+    cells = dict(zip(names, make_cells(read_study(path)), strict=True))
+    for name in names[:3]:
+        run_here(cells[name], folder / name)
+    # Of a finished cell in the middle of a line, which YAML cannot read, ...
+    finished, unfinished = (folder / name / files.CONFIG for name in names[:2])
+    whole = finished.read_text()
+    quoted = whole.index("_target_") + 3
+    finished.write_text(whole[:quoted])
+    # ... and of an unfinished one between two lines, which leaves another config.
+    unfinished.write_text("".join(unfinished.read_text().splitlines(keepends=True)[:-1]))
+    (unfinished.parent / files.RESULT).unlink()
+
+    outcome = run(str(path))
+    assert sorted(outcome.finished) == sorted(names[2:])
+    assert set(outcome.failed) == set(names[:2])
+    for config in (finished, unfinished):
+        failure = files.read_json(config.parent / files.FAILURE)
+        assert failure["type"] == "DamagedFileError"
+        assert f"{config} is damaged (" in failure["message"]
+        assert f"Restore the file, or delete the folder {config.parent}" in failure["message"]
+    # Restored, the finished cell is left alone; deleted, the other one starts anew.
+    finished.write_text(whole)
+    shutil.rmtree(unfinished.parent)
+    outcome = run(str(path))
+    assert sorted(outcome.finished) == sorted(names) and not outcome.failed
+    assert starts(folder) == dict.fromkeys(names, 1)
+    assert files.read_json(finished.parent / files.FAILURE) is None
 
 
 class EndedProcess:
