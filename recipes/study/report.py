@@ -21,8 +21,8 @@ from recipes.study.measures import RESAMPLES
 from recipes.study.results import StudyResults, read_study
 from recipes.study.versions import now
 
-_COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind", "updates")
-_COLUMNS += ("num_candidates",)
+_COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind")
+_BUDGET = ("updates", "num_candidates")
 _PARTS = ("score", "return", "success_rate", "num_steps", "milliseconds_per_action")
 _SINGLE = ("score", "return")
 _COSTS = (
@@ -249,6 +249,7 @@ def scores_csv(study: StudyResults) -> str:
     writer.writerow(
         [
             *_COLUMNS,
+            *_BUDGET,
             *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS),
             *(f"single_{name}" for name in _SINGLE),
             *_COSTS,
@@ -256,7 +257,7 @@ def scores_csv(study: StudyResults) -> str:
     )
     for cell in study.cells:
         result = cell.result
-        row = [result[name] for name in _COLUMNS]
+        row = [result[name] for name in (*_COLUMNS, *_BUDGET)]
         for part in ("last", "best"):
             row += [(result[part] or {}).get(name) for name in _PARTS]
         row += [(cell.part("single") or {}).get(name) for name in _SINGLE]

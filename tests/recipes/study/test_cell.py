@@ -199,6 +199,26 @@ def test_a_damaged_config_is_refused(make_cell, tmp_path: Path, damage) -> None:
         run_here(cell, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "override", "message"),
+    [
+        ("idql", "final.num_steps=[1,6]", r"final\.num_steps=\[1, 6\].*6 steps.*\[1, 5\]"),
+        ("gtp", "final.num_steps=[0]", r"final\.num_steps=\[0\].*at least 1 jump"),
+        ("idql", "actor.num_steps_eval=7", r"actor\.num_steps_eval=\[7\].*\[1, 5\]"),
+    ],
+)
+def test_steps_that_the_policy_cannot_take_are_refused_at_once(
+    make_cell, tmp_path: Path, monkeypatch, method: str, override: str, message: str
+) -> None:
+    cell = make_cell(method, f"overrides.{override}")
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.study.cell.make_buffer", lambda config: pytest.fail("too late"))
+        with pytest.raises(ValueError, match=message):
+            run_here(cell, tmp_path)
+    # The folder is not tied to the settings that were refused.
+    run_here(make_cell(method), tmp_path)
+
+
 def test_scores_follow_the_references_of_the_task(make_cell, tmp_path: Path) -> None:
     cell = make_cell("bc", "overrides.study.reference_scores=[-10.0,0.0]")
     result = run_here(cell, tmp_path)
