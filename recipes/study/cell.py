@@ -255,6 +255,7 @@ def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[s
     return {
         **place,
         "label": config.method.label,
+        "method_note": config.method.note,
         "ablation_of": config.method.ablation_of,
         "task_name": config.study.name,
         "suite": config.study.suite,

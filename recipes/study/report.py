@@ -166,13 +166,24 @@ def preface(study: StudyResults) -> list[Block]:
     )
     if candidates:
         blocks.append(Text("Actions chosen among several by Q: " + "; ".join(candidates) + "."))
-    notes = dict.fromkeys(
-        (study.of_task(task, "note"), study.of_task(task, "suite")) for task in study.tasks
-    )
-    for note, suite in notes:
-        if note is not None:
-            blocks.append(Text(f"{suite}: {note}"))
-    return blocks
+    # Results of an earlier version have no note of their method.
+    notes = dict.fromkeys((c.result["label"], c.result.get("method_note")) for c in study.cells)
+    blocks += [Text(f"{label}: {note}") for label, note in notes if note is not None]
+    return blocks + _task_notes(study)
+
+
+def _task_notes(study: StudyResults) -> list[Block]:
+    """What readers must know of the data: a line a suite, or where its tasks differ a line each."""
+    notes: dict[str, dict[str, str | None]] = {}
+    for task in study.tasks:
+        of_suite = notes.setdefault(study.of_task(task, "suite"), {})
+        of_suite[study.of_task(task, "task_name")] = study.of_task(task, "note")
+    lines: list[Block] = []
+    for suite, of_suite in notes.items():
+        shared = {suite: next(iter(of_suite.values()))}
+        named = shared if len(set(of_suite.values())) == 1 else of_suite
+        lines += [Text(f"{name}: {note}") for name, note in named.items() if note is not None]
+    return lines
 
 
 def _aggregates(study: StudyResults, command: str) -> list[Block]:

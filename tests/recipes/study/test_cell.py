@@ -149,6 +149,14 @@ def test_other_settings_in_the_same_folder_are_refused(make_cell, tmp_path: Path
     assert "batch_size" not in str(error.value)
     # What changes nothing in the result may change.
     run_here(make_cell("bc", "overrides.num_threads=null"), tmp_path)
+    (tmp_path / files.RESULT).unlink()
+    noted = run_here(make_cell("bc", "overrides.method.note=The defaults."), tmp_path)
+    assert noted["method_note"] == "The defaults."
+    # Nor does a note that a config of an earlier version lacks.
+    former = OmegaConf.load(tmp_path / files.CONFIG)
+    del former["method"]["note"]
+    files.write_config(tmp_path, former)
+    assert files.check_config(tmp_path, make_cell("bc", "overrides.method.note=New.").config) == []
 
 
 def test_a_cell_older_than_some_fields_gets_their_defaults(

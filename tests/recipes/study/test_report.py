@@ -191,7 +191,8 @@ def test_numbers_of_the_report(folder: Path) -> None:
 
     assert "9 of 12 cells are finished, the last at 2026-11-21T10:00:00+00:00" in markdown
     assert "IQL on Maze: one of 50" in markdown
-    assert "Gym: -like data are not D4RL." in markdown
+    # A note of one task alone names it, one of a whole suite is said once.
+    assert "\n\nHopper: -like data are not D4RL.\n" in markdown
 
 
 def test_the_only_suite_is_summed_up_even_with_one_task(folder: Path) -> None:
@@ -320,6 +321,15 @@ def test_a_report_with_damaged_curves(folder: Path) -> None:
     assert markdown.count("Warning: maze/") == 5
     scores = table_after(markdown.split("## Scores by task")[1], "Maze")
     assert scores["Maze"][0] == "15.0 ± 7.1 (2)"
+
+
+def test_notes_of_methods_and_suites_are_in_the_preface(folder: Path) -> None:
+    noted = {**result("maze", "gtp", 0, 10.0, 12.0), "method_note": "The defaults."}
+    walker = {**result("walker", "gtp", 0, 1.0, None), "note": "-like data are not D4RL."}
+    add_cells(folder, [noted, walker])
+    texts = [block.text for block in preface(read_study(folder)) if isinstance(block, Text)]
+    assert texts[-3].startswith("Actions chosen among several by Q: ")
+    assert texts[-2:] == ["GTP: The defaults.", "Gym: -like data are not D4RL."]
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:
