@@ -26,6 +26,8 @@ from recipes.gtp.training import Run
 from recipes.study import files
 from recipes.study.versions import now, versions
 from torchrl_gtp.data import make_minari_env, normalized_score
+from torchrl_gtp.flow_map import FlowMap, MLPBackbone
+from torchrl_gtp.flow_map.named_samplers import as_sampler
 
 MEBIBYTE = 2**20
 
@@ -115,8 +117,11 @@ def run_cell(
 
     Raises:
         Stopped: if SIGINT or SIGTERM came; the checkpoint is written before.
-        ValueError: if the folder was made with other settings.
+        ValueError: if the folder was made with other settings, or the policy cannot take a number
+            of steps of the config.
     """
+    # Before the config is written, which must stay free to be mended.
+    check_steps(config)
     added = files.check_config(folder, config)
     if added:
         print(f"The cell is older than these fields, which get their defaults: {', '.join(added)}")
@@ -161,6 +166,37 @@ def run_cell(
     files.write_json(folder / files.RESULT, result)
     (folder / files.FAILURE).unlink(missing_ok=True)
     return result
+
+
+def check_steps(config: DictConfig) -> None:
+    """Try the sampler with each number of steps: most are needed after the last update only.
+
+    Args:
+        config: the cell's config.
+
+    Raises:
+        ValueError: if the sampler does not take one of them.
+    """
+    actor = instantiate(config.actor, _convert_="all")
+    sampler = as_sampler(actor["sampler"])
+    fields = {
+        "actor.num_steps_train": [config.actor.num_steps_train],
+        "actor.num_steps_eval": [config.actor.num_steps_eval],
+        "final.num_steps": list(config.final.num_steps),
+    }
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        # Which steps a sampler takes depends on its times, not on the network.
+        flow_map = FlowMap(MLPBackbone(action_dim=1), noise_levels=actor["noise_levels"])
+        for field_name, values in fields.items():
+            for num_steps in values:
+                try:
+                    sampler(flow_map, torch.zeros(1, 1), None, num_steps)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{field_name}={values}: the sampler of {config.method.label} does not "
+                        f"take {num_steps} steps: {error} Set {field_name} in the overrides of the "
+                        "study, or restrict the grid to other methods."
+                    ) from error
 
 
 def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[str, Any]:
@@ -219,6 +255,7 @@ def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[s
     return {
         **place,
         "label": config.method.label,
+        "method_note": config.method.note,
         "ablation_of": config.method.ablation_of,
         "task_name": config.study.name,
         "suite": config.study.suite,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from recipes.study.grid import cell_defaults
 
@@ -22,9 +25,16 @@ CONFIG, CURVES, RESULT, FAILURE, OWNER = (
 )
 STARTS, LOCK, LOG, STUDY = "starts.json", ".lock", "log.txt", "study.yaml"
 # Beginnings of the fields that change neither what is trained nor how it is evaluated.
-FREE = ("device", "num_threads", "resume", "logger", "checkpoint", "study.note", "study.source")
+FREE = (
+    *("device", "num_threads", "resume", "logger", "checkpoint"),
+    *("study.note", "study.source", "method.note"),
+)
 # A result without these was not written by this recipe.
 REQUIRED = ("task", "method", "seed", "updates", "last")
+
+
+class DamagedFileError(ValueError):
+    """A file of a cell that was cut short or overwritten."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,13 +85,23 @@ def write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """Read what :func:`write_curves` wrote; no rows if there is no such file."""
+    """Read what :func:`write_curves` wrote; no rows if there is no such file.
+
+    Raises:
+        DamagedFileError: if it was cut short or is no such table.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    read = [{name: float(value) for name, value in row.items() if value} for row in rows]
-    return [{**row, "step": int(row["step"])} for row in read]
+    try:
+        text = path.read_text()
+        if not text.endswith("\n"):
+            # The last number may have lost digits and still be one.
+            raise ValueError("it was cut short")
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        read = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        return [{**row, "step": int(row["step"])} for row in read]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DamagedFileError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -132,12 +152,13 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
         such fields, in the form ``"env.num_envs=10"``.
 
     Raises:
-        ValueError: if it was not; the message names the fields that differ.
+        DamagedFileError: if the folder's config was cut short or cannot be read.
+        ValueError: if it was made with other settings; the message names the fields that differ.
     """
     path = folder / CONFIG
     if not path.exists():
         return []
-    former: Any = OmegaConf.to_container(OmegaConf.load(path))
+    former = _read_config(path, config)
     now: Any = OmegaConf.to_container(config)
     if not differences(former, now):
         return []
@@ -155,6 +176,25 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
             + "\nChoose another folder=... for the new settings, or remove this one."
         )
     return [f"{name}={value}" for name, value in added.items() if not name.startswith(FREE)]
+
+
+def _read_config(path: Path, config: DictConfig) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        former: Any = OmegaConf.to_container(OmegaConf.create(text))
+        # Cut between two lines it can be read, and would seem to be made with other settings.
+        whole = OmegaConf.to_yaml(config)
+        if not text.endswith("\n") or (text != whole and whole.startswith(text)):
+            raise ValueError("it was cut short")
+        if not (isinstance(former, dict) and former.keys() & config.keys()):
+            raise ValueError("it has no field of a cell")
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedFileError(
+            f"{path} is damaged ({reason}), so nothing tells which settings the cell was made "
+            f"with. Restore the file, or delete the folder {path.parent} to start the cell anew."
+        ) from error
+    return former
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

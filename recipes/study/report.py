@@ -21,8 +21,10 @@ from recipes.study.measures import RESAMPLES
 from recipes.study.results import StudyResults, read_study
 from recipes.study.versions import now
 
-_COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind", "updates")
+_COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind")
+_BUDGET = ("updates", "num_candidates")
 _PARTS = ("score", "return", "success_rate", "num_steps", "milliseconds_per_action")
+_SINGLE = ("score", "return")
 _COSTS = (
     "parameters",
     "updates_per_second",
@@ -67,7 +69,7 @@ def write_report(folder: Path) -> Path:
 def make_blocks(study: StudyResults) -> list[Block]:
     """The content of the report."""
     command = f"python recipes/study/report.py {study.folder}"
-    blocks: list[Block] = [Heading(f"Study {study.name}", 1), *_preface(study)]
+    blocks: list[Block] = [Heading(f"Study {study.name}", 1), *preface(study)]
     blocks += _aggregates(study, command)
 
     blocks.append(Heading("Scores by task"))
@@ -133,7 +135,8 @@ def _score_text(kind: str) -> str:
     return "scores are returns: there are no reference scores"
 
 
-def _preface(study: StudyResults) -> list[Block]:
+def preface(study: StudyResults) -> list[Block]:
+    """What readers must know before any table."""
     count, total = len(study.cells), len(study.cells) + len(study.open)
     finished = max(cell.result["finished"] for cell in study.cells)
     blocks: list[Block] = [
@@ -152,6 +155,7 @@ def _preface(study: StudyResults) -> list[Block]:
             "evaluated on the same fresh episodes as the last."
         ),
     ]
+    blocks += [Text(f"Warning: {warning}") for warning in study.warnings]
     candidates = sorted(
         {
             f"{cell.result['label']} on {cell.result['task_name']}: one of "
@@ -162,13 +166,24 @@ def _preface(study: StudyResults) -> list[Block]:
     )
     if candidates:
         blocks.append(Text("Actions chosen among several by Q: " + "; ".join(candidates) + "."))
-    notes = dict.fromkeys(
-        (study.of_task(task, "note"), study.of_task(task, "suite")) for task in study.tasks
-    )
-    for note, suite in notes:
-        if note is not None:
-            blocks.append(Text(f"{suite}: {note}"))
-    return blocks
+    # Results of an earlier version have no note of their method.
+    notes = dict.fromkeys((c.result["label"], c.result.get("method_note")) for c in study.cells)
+    blocks += [Text(f"{label}: {note}") for label, note in notes if note is not None]
+    return blocks + _task_notes(study)
+
+
+def _task_notes(study: StudyResults) -> list[Block]:
+    """What readers must know of the data: a line a suite, or where its tasks differ a line each."""
+    notes: dict[str, dict[str, str | None]] = {}
+    for task in study.tasks:
+        of_suite = notes.setdefault(study.of_task(task, "suite"), {})
+        of_suite[study.of_task(task, "task_name")] = study.of_task(task, "note")
+    lines: list[Block] = []
+    for suite, of_suite in notes.items():
+        shared = {suite: next(iter(of_suite.values()))}
+        named = shared if len(set(of_suite.values())) == 1 else of_suite
+        lines += [Text(f"{name}: {note}") for name, note in named.items() if note is not None]
+    return lines
 
 
 def _aggregates(study: StudyResults, command: str) -> list[Block]:
@@ -180,6 +195,11 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
         # The tables by task say all about a suite of one task.
         several = {suite: tasks for suite, tasks in groups.items() if len(tasks) > 1}
         groups = {"all suites": scored, **several}
+    # A method that was left out of one costly task would else be in no table over tasks.
+    present = [set(study.methods_of(task)) for task in scored]
+    shared = [t for t, has in zip(scored, present, strict=True) if has == set.union(*present)]
+    if 1 < len(shared) < len(scored) and shared not in groups.values():
+        groups["all methods"] = shared
     blocks: list[Block] = []
     for name, tasks in groups.items():
         methods, partial = tables.comparable(study, tasks)
@@ -238,13 +258,20 @@ def scores_csv(study: StudyResults) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        [*_COLUMNS, *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS), *_COSTS]
+        [
+            *_COLUMNS,
+            *_BUDGET,
+            *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS),
+            *(f"single_{name}" for name in _SINGLE),
+            *_COSTS,
+        ]
     )
     for cell in study.cells:
         result = cell.result
-        row = [result[name] for name in _COLUMNS]
+        row = [result[name] for name in (*_COLUMNS, *_BUDGET)]
         for part in ("last", "best"):
             row += [(result[part] or {}).get(name) for name in _PARTS]
+        row += [(cell.part("single") or {}).get(name) for name in _SINGLE]
         writer.writerow([*row, *(result[name] for name in _COSTS)])
     return file.getvalue()
 

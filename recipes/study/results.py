@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from recipes.study import files
 
-Part = Literal["last", "best"]
+Part = Literal["last", "best", "single"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,22 @@ class CellResult:
     result: dict[str, Any]
     curves: list[dict[str, float]]
 
+    def part(self, name: Part = "last") -> dict[str, Any] | None:
+        """What the evaluations on fresh episodes gave; ``None`` where there was none.
+
+        Args:
+            name: ``"last"`` or ``"best"`` checkpoint; ``"single"`` is the last one with one
+                candidate action, where there are several; else the last one itself.
+        """
+        if name == "single" and self.result["num_candidates"] == 1:
+            name = "last"
+        found: dict[str, Any] | None = self.result[name]
+        return found
+
     def score(self, part: Part = "last") -> float | None:
-        """Mean score of the last or the best checkpoint; ``None`` where there is no best one."""
-        return None if self.result[part] is None else self.result[part]["score"]
+        """Mean score of a :meth:`part`; ``None`` where there is none."""
+        found = self.part(part)
+        return None if found is None else found["score"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +56,14 @@ class StudyResults:
         folder: of the study.
         cells: the finished cells, in the study's order.
         open: names of the others, with the state of each.
+        warnings: what of the finished cells cannot be read.
     """
 
     name: str
     folder: Path
     cells: list[CellResult]
     open: dict[str, str]
+    warnings: list[str]
 
     @property
     def tasks(self) -> list[str]:
@@ -101,22 +116,29 @@ def read_study(folder: Path) -> StudyResults:
             "outputs/study/smoke; recipes/study/run.py makes one."
         )
     study = OmegaConf.load(folder / files.STUDY)
-    cells, open_cells = [], {}
+    cells, open_cells, warnings = [], {}, []
     for name in study.cells:
         result = files.read_result(folder / name)
         if result is None:
             open_cells[name] = _state(folder / name)
         else:
-            curves = files.read_curves(folder / name / files.CURVES)
+            curves = []
+            try:
+                curves = files.read_curves(folder / name / files.CURVES)
+            except files.DamagedFileError as error:
+                warnings.append(f"{name} has no learning curve: {error}")
             cells.append(CellResult(folder / name, result, curves))
-    return StudyResults(study.name, folder, cells, open_cells)
+    return StudyResults(study.name, folder, cells, open_cells, warnings)
 
 
 def _state(folder: Path) -> str:
     failure = files.read_json(folder / files.FAILURE)
     if failure is not None:
         return f"failed: {failure['type']}: {failure['message']}"
-    curves = files.read_curves(folder / files.CURVES)
+    try:
+        curves = files.read_curves(folder / files.CURVES)
+    except files.DamagedFileError as error:
+        return f"unfinished: {error}"
     if curves:
         return f"unfinished, at update {max(row['step'] for row in curves)} or later"
     return "unfinished" if (folder / files.STARTS).exists() else "not started"
@@ -142,14 +164,14 @@ def curve(
     """Mean learning curve of several seeds.
 
     Args:
-        cells: the seeds.
+        cells: the seeds; those without curves are left out.
         key: column of the curves, as ``"eval/return"``.
 
     Returns:
         updates that all seeds have, and for each the mean, the standard deviation (0 for one seed)
         and the mean of the seconds of training until then.
     """
-    rows = [{row["step"]: row for row in cell.curves if key in row} for cell in cells]
+    rows = [{r["step"]: r for r in cell.curves if key in r} for cell in cells if cell.curves]
     steps = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
     values = np.array([[row[step][key] for step in steps] for row in rows])
     seconds = np.array(

@@ -96,8 +96,12 @@ class Runner:
         self.cells, self.folder = list(cells), folder
         # In the order of the first cell that has each.
         added: dict[str, None] = {}
+        self.damaged: dict[str, files.DamagedFileError] = {}
         for cell in self.cells:
-            added |= dict.fromkeys(files.check_config(folder / cell.name, cell.config))
+            try:
+                added |= dict.fromkeys(files.check_config(folder / cell.name, cell.config))
+            except files.DamagedFileError as error:
+                self.damaged[cell.name] = error
         if added:
             print(
                 f"Cells older than these fields count as made with the defaults: {', '.join(added)}"
@@ -113,7 +117,12 @@ class Runner:
         """Run all cells that have no result; a cell that failed before is tried again."""
         with Progress(self.cells) as self.progress, Interrupt() as interrupt:
             for cell in self.cells:
-                if files.read_result(self.folder / cell.name) is None:
+                if cell.name in self.damaged:
+                    # Even a result would say nothing where its settings are unknown.
+                    error = self.damaged[cell.name]
+                    self._write_failure(cell, type(error).__name__, str(error))
+                    self._fail(cell)
+                elif files.read_result(self.folder / cell.name) is None:
                     self.waiting.append(cell)
                 else:
                     self._finish(cell, was_here=True)
@@ -186,12 +195,18 @@ class Runner:
                 + (", killed by a signal; was there enough memory?" if code < 0 else ".")
                 + f" Its log is {self.folder / cell.name / files.LOG}."
             )
-            failure = {"type": "ProcessEnded", "message": message, "time": now(), "traceback": ""}
-            files.write_json(self.folder / cell.name / files.FAILURE, failure)
+            self._write_failure(cell, "ProcessEnded", message)
             self._fail(cell)
+
+    def _write_failure(self, cell: Cell, kind: str, message: str) -> None:
+        """Write down for a cell what no process of its own could."""
+        failure = {"type": kind, "message": message, "time": now(), "traceback": ""}
+        files.write_json(self.folder / cell.name / files.FAILURE, failure)
 
     def _finish(self, cell: Cell, *, was_here: bool = False) -> None:
         self.outcome.finished.append(cell.name)
+        # Of a config that was damaged and is restored.
+        (self.folder / cell.name / files.FAILURE).unlink(missing_ok=True)
         result = files.read_result(self.folder / cell.name) or {}
         self.progress.finish(cell.name, result, was_here=was_here)
 

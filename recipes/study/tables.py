@@ -77,7 +77,12 @@ def comparable(study: StudyResults, tasks: Sequence[str]) -> tuple[list[str], li
 
 
 def aggregate_table(study: StudyResults, tasks: Sequence[str], methods: Sequence[str]) -> Table:
-    """Interquartile means over tasks and seeds with their intervals, last checkpoint and best."""
+    """Interquartile means over tasks and seeds with their intervals, last checkpoint and best.
+
+    Where a method chooses among candidates, the last column has all methods without that choice.
+    """
+    cells = [cell for task in tasks for method in methods for cell in study.of(task, method)]
+    choosing = any(cell.result["single"] for cell in cells)
     rows = []
     for method in methods:
         row = [study.label(method), str(sum(len(study.of(task, method)) for task in tasks))]
@@ -89,9 +94,13 @@ def aggregate_table(study: StudyResults, tasks: Sequence[str], methods: Sequence
             interval = bootstrap_interval(scores)
             row.append(number(interquartile_mean([s for task in scores for s in task])))
             row.append("-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}")
+        if choosing:
+            single = [s for task in tasks for s in study.scores(task, method, "single")]
+            whole = len(single) == int(row[1])
+            row.append(number(interquartile_mean(single)) if whole else "-")
         rows.append(row)
     headers = ["method", "runs", "IQM, last", "95 % interval", "IQM, best", "95 % interval"]
-    return Table(headers, rows)
+    return Table([*headers, "IQM, one candidate"] if choosing else headers, rows)
 
 
 def ablation_table(study: StudyResults, base: str) -> Table | None:

@@ -102,11 +102,22 @@ def work(config: dict[str, Any], place: dict[str, Any], folder: str, progress: A
             raise SystemExit(TAKEN)
         code = FINISHED
         if files.read_result(path) is None:
-            code = _run(config, place, path, progress)
+            code = run_and_report(config, place, path, progress)
     raise SystemExit(code)
 
 
-def _run(config: dict[str, Any], place: dict[str, Any], path: Path, progress: Any) -> int:
+def run_and_report(config: dict[str, Any], place: dict[str, Any], path: Path, progress: Any) -> int:
+    """Run one cell in this process; a failure is written into its folder.
+
+    Args:
+        config: the cell's config.
+        place: ``task``, ``method`` and ``seed``.
+        path: the cell's folder.
+        progress: two integers, as in :func:`work`.
+
+    Returns:
+        the exit code.
+    """
     print(f"--- {now()} process {os.getpid()}", flush=True)
 
     def on_update(step: int) -> None:
@@ -140,7 +151,7 @@ def _hint(error: Exception) -> str:
         return " Run fewer cells on the GPU by workers=..., or take a smaller batch."
     if isinstance(error, ModuleNotFoundError):
         return (
-            f" Install {error.name}; simulators come with the extra sim of this project: "
+            f". Install {error.name}; simulators come with the extra sim of this project: "
             'pip install -e ".[sim,recipes]".'
         )
     return ""

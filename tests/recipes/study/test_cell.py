@@ -149,6 +149,14 @@ def test_other_settings_in_the_same_folder_are_refused(make_cell, tmp_path: Path
     assert "batch_size" not in str(error.value)
     # What changes nothing in the result may change.
     run_here(make_cell("bc", "overrides.num_threads=null"), tmp_path)
+    (tmp_path / files.RESULT).unlink()
+    noted = run_here(make_cell("bc", "overrides.method.note=The defaults."), tmp_path)
+    assert noted["method_note"] == "The defaults."
+    # Nor does a note that a config of an earlier version lacks.
+    former = OmegaConf.load(tmp_path / files.CONFIG)
+    del former["method"]["note"]
+    files.write_config(tmp_path, former)
+    assert files.check_config(tmp_path, make_cell("bc", "overrides.method.note=New.").config) == []
 
 
 def test_a_cell_older_than_some_fields_gets_their_defaults(
@@ -175,6 +183,48 @@ def test_a_field_that_there_is_no_more_is_refused(make_cell, tmp_path: Path) -> 
     files.write_config(tmp_path, former)
     with pytest.raises(ValueError, match=r"other settings.*\n  env\.fps: 30 and nothing\n"):
         run_here(cell, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2].rpartition("\n")[0] + "\n",
+        lambda text: text[: len(text) // 2].rpartition("\n")[0] + "\n  'half",
+        lambda text: "overwritten\n",
+        lambda text: "[1, 2]\n",
+        lambda text: "${",
+    ],
+    ids=["empty", "between lines", "in a line", "text", "list", "interpolation"],
+)
+def test_a_damaged_config_is_refused(make_cell, tmp_path: Path, damage) -> None:
+    cell = make_cell("bc")
+    files.write_config(tmp_path, cell.config)
+    path = tmp_path / files.CONFIG
+    assert files.check_config(tmp_path, cell.config) == []
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(files.DamagedFileError, match=r"config\.yaml is damaged \(.*delete"):
+        run_here(cell, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "message"),
+    [
+        ("idql", "final.num_steps=[1,6]", r"final\.num_steps=\[1, 6\].*6 steps.*\[1, 5\]"),
+        ("gtp", "final.num_steps=[0]", r"final\.num_steps=\[0\].*at least 1 jump"),
+        ("idql", "actor.num_steps_eval=7", r"actor\.num_steps_eval=\[7\].*\[1, 5\]"),
+    ],
+)
+def test_steps_that_the_policy_cannot_take_are_refused_at_once(
+    make_cell, tmp_path: Path, monkeypatch, method: str, override: str, message: str
+) -> None:
+    cell = make_cell(method, f"overrides.{override}")
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.study.cell.make_buffer", lambda config: pytest.fail("too late"))
+        with pytest.raises(ValueError, match=message):
+            run_here(cell, tmp_path)
+    # The folder is not tied to the settings that were refused.
+    run_here(make_cell(method), tmp_path)
 
 
 def test_scores_follow_the_references_of_the_task(make_cell, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from recipes.study import files
-from recipes.study.report import main, write_report
+from recipes.study.document import Text
+from recipes.study.report import main, preface, write_report
+from recipes.study.results import curve, read_study
 
-TASKS = {"maze": "normalised score", "hopper": "normalised score", "walker": "return"}
+TASKS = {
+    "maze": "normalised score",
+    "hopper": "normalised score",
+    "ant": "normalised score",
+    "walker": "return",
+}
 
 
 def result(task: str, method: str, seed: int, score: float, best: float | None) -> dict[str, Any]:
@@ -107,6 +115,12 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def markdown_of(folder: Path) -> str:
+    """The report of a study as Markdown."""
+    write_report(folder)
+    return (folder / "report/report.md").read_text()
+
+
 def table_after(markdown: str, title: str) -> dict[str, list[str]]:
     """The first table below a title: its rows by their first cell."""
     lines = markdown.split(f"# {title}\n", 1)[1].splitlines()
@@ -144,8 +158,9 @@ def test_numbers_of_the_report(folder: Path) -> None:
     low, high = map(float, everything["GTP"][2].split(" to "))
     assert 10 <= low < 40 < high <= 100
     # The best checkpoint of one of its runs is missing.
-    assert everything["GTP"][3:] == ["-", "-"]
-    assert everything["IQL"] == ["3", "53.3", "-", "57.3", "-"]
+    assert everything["GTP"][3:] == ["-", "-", "40.0"]
+    assert everything["IQL"] == ["3", "53.3", "-", "57.3", "-", "48.3"]
+    assert everything["method"][-1] == "IQM, one candidate"
     assert "Left out, because they have no finished cell on some of them: GTP_EMA." in markdown
     # Suites of one task are not summed up beside all of them.
     assert "Over the tasks of Maze" not in markdown
@@ -176,7 +191,8 @@ def test_numbers_of_the_report(folder: Path) -> None:
 
     assert "9 of 12 cells are finished, the last at 2026-11-21T10:00:00+00:00" in markdown
     assert "IQL on Maze: one of 50" in markdown
-    assert "Gym: -like data are not D4RL." in markdown
+    # A note of one task alone names it, one of a whole suite is said once.
+    assert "\n\nHopper: -like data are not D4RL.\n" in markdown
 
 
 def test_the_only_suite_is_summed_up_even_with_one_task(folder: Path) -> None:
@@ -186,6 +202,44 @@ def test_the_only_suite_is_summed_up_even_with_one_task(folder: Path) -> None:
     write_report(folder)
     maze = table_after((folder / "report/report.md").read_text(), "Over the tasks of Maze")
     assert [maze[name][1] for name in ("GTP", "GTP_EMA", "IQL")] == ["15.0", "4.0", "40.0"]
+
+
+def add_cells(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write finished cells into a study's folder and its list."""
+    study = OmegaConf.load(folder / files.STUDY)
+    for content in results:
+        name = f"{content['task']}/{content['method']}/seed_{content['seed']}"
+        files.write_json(folder / name / files.RESULT, content)
+        study.cells = [*study.cells, *([] if name in study.cells else [name])]
+    OmegaConf.save(study, folder / files.STUDY)
+
+
+def test_tasks_that_all_methods_have_are_summed_up_too(folder: Path) -> None:
+    """One costly task with some methods and one seed takes no method out of the report."""
+    assert "Over the tasks of all methods" not in markdown_of(folder)
+    costly = result("ant", "gtp", 0, 1.0, None)
+    others = [result("hopper", "gtp_ema", seed, 8.0 + 4 * seed, None) for seed in (0, 1)]
+    others += [result("maze", "gtp_ema", 1, 6.0, None), result("hopper", "iql", 1, 90.0, None)]
+    add_cells(folder, [costly, *others])
+    markdown = markdown_of(folder)
+    assert "Left out, because they have no finished cell on some of them: GTP_EMA, IQL." in markdown
+    shared = table_after(markdown, "Over the tasks of all methods")
+    assert "Tasks: Maze, Hopper." in markdown.split("# Over the tasks of all methods\n")[1]
+    assert {name: row[:2] for name, row in shared.items() if name in ("GTP", "GTP_EMA", "IQL")} == {
+        "GTP": ["4", "40.0"],
+        "GTP_EMA": ["4", "7.0"],
+        "IQL": ["4", "65.0"],
+    }
+    assert all(" to " in shared[name][2] for name in ("GTP", "GTP_EMA", "IQL"))
+    assert (folder / "report/figures/aggregate_all_methods.png").exists()
+
+
+def test_no_column_of_one_candidate_where_no_method_chooses(folder: Path) -> None:
+    study = OmegaConf.load(folder / files.STUDY)
+    study.cells = [name for name in study.cells if "iql" not in name]
+    OmegaConf.save(study, folder / files.STUDY)
+    markdown = markdown_of(folder)
+    assert "IQM, best" in markdown and "IQM, one candidate" not in markdown
 
 
 def test_every_figure_has_its_command_and_is_a_picture(folder: Path) -> None:
@@ -223,6 +277,59 @@ def test_scores_of_every_seed(folder: Path) -> None:
     second = next(r for r in rows if (r["task"], r["method"], r["seed"]) == ("hopper", "gtp", "1"))
     assert (second["last_score"], second["best_score"]) == ("100.0", "")
     assert (second["last_num_steps"], second["updates_per_second"]) == ("5", "10.0")
+    # Without choice among candidates; of one candidate that is the last checkpoint itself.
+    assert (second["single_score"], second["single_return"]) == ("100.0", "200.0")
+    iql = next(r for r in rows if (r["task"], r["method"]) == ("hopper", "iql"))
+    assert (iql["num_candidates"], iql["last_score"]) == ("50", "80.0")
+    assert (iql["single_score"], iql["single_return"]) == ("75.0", "150.0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-4],
+        lambda text: text.replace("0.5", "half"),
+        lambda text: text.replace("step", "update"),
+        lambda text: text + "1,2,3,4,5,6,7,8\n",
+    ],
+    ids=["cut", "no number", "no steps", "long row"],
+)
+def test_damaged_curves_are_left_out_with_a_warning(folder: Path, damage) -> None:
+    path = folder / "maze/gtp/seed_1" / files.CURVES
+    path.write_text(damage(path.read_text()))
+    study = read_study(folder)
+    (warning,) = study.warnings
+    assert warning.startswith(f"maze/gtp/seed_1 has no learning curve: {path} is damaged (")
+    texts = [block.text for block in preface(study) if isinstance(block, Text)]
+    assert f"Warning: {warning}" in texts
+    # The scores stay, and so do the curves of the other seed.
+    assert study.scores("maze", "gtp") == [10.0, 20.0]
+    steps, mean, deviation, _ = curve(study.of("maze", "gtp"), "eval/normalized_score")
+    assert (steps.tolist(), mean.tolist()) == ([10, 20], [20.0, 30.0])
+    assert not deviation.any()
+    # Of an unfinished cell its state says so.
+    path = folder / "hopper/iql/seed_1" / files.CURVES
+    path.write_text("step\nmany\n")
+    state = read_study(folder).open["hopper/iql/seed_1"]
+    assert state.startswith(f"unfinished: {path} is damaged (")
+
+
+def test_a_report_with_damaged_curves(folder: Path) -> None:
+    for path in folder.glob("maze/*/*/curves.csv"):
+        path.write_bytes(b"\xff\xfe")
+    markdown = markdown_of(folder)
+    assert markdown.count("Warning: maze/") == 5
+    scores = table_after(markdown.split("## Scores by task")[1], "Maze")
+    assert scores["Maze"][0] == "15.0 ± 7.1 (2)"
+
+
+def test_notes_of_methods_and_suites_are_in_the_preface(folder: Path) -> None:
+    noted = {**result("maze", "gtp", 0, 10.0, 12.0), "method_note": "The defaults."}
+    walker = {**result("walker", "gtp", 0, 1.0, None), "note": "-like data are not D4RL."}
+    add_cells(folder, [noted, walker])
+    texts = [block.text for block in preface(read_study(folder)) if isinstance(block, Text)]
+    assert texts[-3].startswith("Actions chosen among several by Q: ")
+    assert texts[-2:] == ["GTP: The defaults.", "Gym: -like data are not D4RL."]
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from recipes.study import files
+from recipes.study.grid import make_cells, read_study
 from recipes.study.run import main, run
 from recipes.study.runner import Runner, _Job, slots
-from recipes.study.worker import STOPPED, is_taken, owned, owner
+from recipes.study.worker import FAILED, STOPPED, is_taken, owned, owner, run_and_report
 from tests.recipes.study.conftest import run_here
+from torchrl_gtp.data import make_point_maze_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,6 +85,103 @@ def test_the_runner_says_which_fields_its_cells_are_older_than(
     files.write_config(tmp_path / cell.name, former)
     Runner([make_cell("bc")], tmp_path, workers=1)
     assert "made with the defaults: env.candidate_selection=softmax\n" in capsys.readouterr().out
+
+
+def test_a_missing_simulator_or_dataset_fails_its_cells_alone(
+    write_study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "minari"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    make_point_maze_dataset("umaze", num_steps=300)
+    # The same data of an environment whose package nobody has.
+    shutil.copytree(root / "gtp/pointmaze/umaze-v0", root / "gtp/pointmaze/absent-v0")
+    metadata = root / "gtp/pointmaze/absent-v0/data/metadata.json"
+    text = metadata.read_text().replace("torchrl_gtp.envs.point_maze", "simulator_of_nowhere.envs")
+    metadata.write_text(text.replace("umaze-v0", "absent-v0"))
+    (tmp_path / "task").mkdir()
+    for name, dataset in {
+        "simulator": "gtp/pointmaze/absent-v0",
+        "dataset": "mujoco/nowhere/medium-v0",
+    }.items():
+        task = {"dataset": dataset, "study": {"name": name}}
+        OmegaConf.save(OmegaConf.create(task), tmp_path / "task" / f"{name}.yaml")
+
+    tasks = ["simulator", "dataset", "pointmaze_umaze"]
+    outcome = run(str(write_study(["bc"], tasks=tasks)))
+    assert outcome.finished == ["pointmaze_umaze/bc/seed_0"]
+    assert set(outcome.failed) == {"simulator/bc/seed_0", "dataset/bc/seed_0"}
+    failures = {
+        name: files.read_json(tmp_path / "cells" / name / files.FAILURE) for name in outcome.failed
+    }
+    simulator = failures["simulator/bc/seed_0"]
+    assert (simulator["type"], simulator["updates"]) == ("ImportError", 0)
+    assert "No module named 'simulator_of_nowhere'" in simulator["message"]
+    assert 'pip install "torchrl_gtp[sim]"' in simulator["message"]
+    dataset = failures["dataset/bc/seed_0"]
+    assert dataset["type"] == "FileNotFoundError"
+    assert "mujoco/nowhere/medium-v0" in dataset["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (
+            ModuleNotFoundError("No module named 'h5py'", name="h5py"),
+            r'No module named .h5py.\. Install h5py; .*pip install -e "\.\[sim,recipes\]"',
+        ),
+        (torch.cuda.OutOfMemoryError("Out of memory."), r"^Out of memory\. Run fewer cells on the"),
+        (ZeroDivisionError("division by zero"), "^division by zero$"),
+    ],
+    ids=["module", "memory", "other"],
+)
+def test_failures_say_what_to_do(
+    make_cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, hint: str
+) -> None:
+    def missing(config: object) -> None:
+        raise error
+
+    monkeypatch.setattr("recipes.study.cell.make_buffer", missing)
+    cell = make_cell("bc")
+    assert run_and_report(OmegaConf.to_container(cell.config), {}, tmp_path, [-1, -1]) == FAILED
+    failure = files.read_json(tmp_path / files.FAILURE)
+    assert failure["type"] == type(error).__name__
+    assert re.search(hint, failure["message"])
+    assert files.read_result(tmp_path) is None
+
+
+def test_a_damaged_config_is_an_error_of_its_cell_alone(
+    write_study, make_cell, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cells"
+    path = write_study(["bc", "gtp_bc"], seeds=[0, 1])
+    names = [f"pointmaze_umaze/{m}/seed_{s}" for s in (0, 1) for m in ("bc", "gtp_bc")]
+    cells = dict(zip(names, make_cells(read_study(path)), strict=True))
+    for name in names[:3]:
+        run_here(cells[name], folder / name)
+    # Of a finished cell in the middle of a line, which YAML cannot read, ...
+    finished, unfinished = (folder / name / files.CONFIG for name in names[:2])
+    whole = finished.read_text()
+    quoted = whole.index("_target_") + 3
+    finished.write_text(whole[:quoted])
+    # ... and of an unfinished one between two lines, which leaves another config.
+    unfinished.write_text("".join(unfinished.read_text().splitlines(keepends=True)[:-1]))
+    (unfinished.parent / files.RESULT).unlink()
+
+    outcome = run(str(path))
+    assert sorted(outcome.finished) == sorted(names[2:])
+    assert set(outcome.failed) == set(names[:2])
+    for config in (finished, unfinished):
+        failure = files.read_json(config.parent / files.FAILURE)
+        assert failure["type"] == "DamagedFileError"
+        assert f"{config} is damaged (" in failure["message"]
+        assert f"Restore the file, or delete the folder {config.parent}" in failure["message"]
+    # Restored, the finished cell is left alone; deleted, the other one starts anew.
+    finished.write_text(whole)
+    shutil.rmtree(unfinished.parent)
+    outcome = run(str(path))
+    assert sorted(outcome.finished) == sorted(names) and not outcome.failed
+    assert starts(folder) == dict.fromkeys(names, 1)
+    assert files.read_json(finished.parent / files.FAILURE) is None
 
 
 class EndedProcess:

@@ -198,6 +198,26 @@ def test_settings_name_their_source_and_like_sets_say_so(name):
     assert ("not D4RL" in study["note"]) == name.endswith("_like")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "environment_differs"),
+    [
+        ("door_expert_like", "public agent", "sign of the reach term"),
+        ("door_human_like", "human demonstrations", "sign of the reach term"),
+        ("pen_expert_like", "public agent", "where the pen drops"),
+    ],
+)
+def test_notes_of_adroit_name_the_data_and_the_environment(
+    name: str, data: str, environment_differs: str
+) -> None:
+    """Data that are not D4RL's, in an environment whose rewards are not D4RL's either."""
+    study = load(name)["study"]
+    assert all(part in study["note"] for part in ("-like", data, environment_differs, "evaluation"))
+    assert "off D4RL's scale" in study["note"]
+    assert ("agent" in study["note"] + study["source"]["dataset"]) == (data == "public agent")
+    # What the suite says of tasks with Minari's data does not hold here.
+    assert "Minari" not in study["note"]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_reference_scores_are_those_of_the_table(name):
     preset = load(name)
