@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import (
     ConfigCompositionException,
     MissingConfigException,
@@ -156,6 +157,11 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         study.merge_with(OmegaConf.load(path))
         # Hydra's grammar, in which a pattern may begin with a star: in YAML's that is an alias.
         for override in OverridesParser.create().parse_overrides(list(overrides)):
+            if override.type is not OverrideType.CHANGE or override.is_sweep_override():
+                raise ValueError(
+                    f"{override.input_line!r} is not of the form field=value. A value with a comma "
+                    "needs quotes of its own: \"folder='a,b'\"."
+                )
             OmegaConf.update(study, override.key_or_group, override.value())
         read = OmegaConf.to_object(study)
     except (OmegaConfBaseException, OverrideParseException) as error:

@@ -74,6 +74,8 @@ def test_overrides_as_documented(write_study) -> None:
     ("overrides", "message"),
     [
         (["workers"], "EQUAL"),
+        (["~workers"], "not of the form field=value"),
+        (["folder=a,b"], "a comma needs quotes"),
         (["wokers=2"], "wokers"),
         (["workers=many"], "workers"),
         (["grids.0.seeds=[]"], "no cell"),
