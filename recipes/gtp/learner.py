@@ -222,7 +222,8 @@ def _by_network(field: str, cfg: DictConfig, networks: Collection[str]) -> Any:
     value = cfg[field]
     if not isinstance(value, DictConfig):
         return value
-    unknown = sorted({str(name) for name in value} - set(networks) - _CRITICS)
+    names = {str(name) for name in value}
+    unknown = sorted(n for n in names - set(networks) if n.rpartition(".")[2] not in _CRITICS)
     if unknown:
         raise ValueError(f"optim.{field} names {unknown}, but the networks are {sorted(networks)}.")
     return {str(name): of_network for name, of_network in value.items() if name in networks}
@@ -230,10 +231,11 @@ def _by_network(field: str, cfg: DictConfig, networks: Collection[str]) -> Any:
 
 def _lr_schedules(names: str | Mapping[str, str]) -> dict[str, Schedule]:
     """The schedules of :class:`Update` for one name, or for a name for each of some networks."""
-    by_key = {"lr": names} if isinstance(names, str) else {f"lr.{n}": s for n, s in names.items()}
-    unknown = sorted(set(by_key.values()) - {"constant", "cosine"})
-    if unknown:
-        raise ValueError(f"optim.lr_schedule must be 'constant' or 'cosine', got {unknown[0]!r}.")
+    several = isinstance(names, Mapping)
+    by_key = {f"lr.{n}": schedule for n, schedule in names.items()} if several else {"lr": names}
+    for name in by_key.values():
+        if name not in ("constant", "cosine"):
+            raise ValueError(f"optim.lr_schedule must be 'constant' or 'cosine', got {name!r}.")
     return {key: cosine(1.0) for key, name in by_key.items() if name == "cosine"}
 
 

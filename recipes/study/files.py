@@ -100,7 +100,7 @@ def read_curves(path: Path) -> list[dict[str, float]]:
         rows = list(csv.DictReader(io.StringIO(text), strict=True))
         read = [{name: float(value) for name, value in row.items() if value} for row in rows]
         return [{**row, "step": int(row["step"])} for row in read]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise DamagedFileError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 
 
@@ -158,7 +158,7 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
     path = folder / CONFIG
     if not path.exists():
         return []
-    former = _read_config(path, config)
+    former = _read_config(path)
     now: Any = OmegaConf.to_container(config)
     if not differences(former, now):
         return []
@@ -169,6 +169,9 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
         if name not in there and name in defaults and value == defaults[name]
     }
     different = differences({**there, **added}, here)
+    # Cut between two lines it can be read, and would seem to be made with other settings.
+    if different and OmegaConf.to_yaml(config).startswith(path.read_text()):
+        raise _damaged_config(path, "it was cut short")
     if different:
         raise ValueError(
             f"{folder} was made with other settings (there and now):\n  "
@@ -178,23 +181,24 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
     return [f"{name}={value}" for name, value in added.items() if not name.startswith(FREE)]
 
 
-def _read_config(path: Path, config: DictConfig) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
         former: Any = OmegaConf.to_container(OmegaConf.create(text))
-        # Cut between two lines it can be read, and would seem to be made with other settings.
-        whole = OmegaConf.to_yaml(config)
-        if not text.endswith("\n") or (text != whole and whole.startswith(text)):
+        if not text.endswith("\n"):
             raise ValueError("it was cut short")
-        if not (isinstance(former, dict) and former.keys() & config.keys()):
+        if not (isinstance(former, dict) and former.keys() & cell_defaults().keys()):
             raise ValueError("it has no field of a cell")
     except (ValueError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise DamagedFileError(
-            f"{path} is damaged ({reason}), so nothing tells which settings the cell was made "
-            f"with. Restore the file, or delete the folder {path.parent} to start the cell anew."
-        ) from error
+        raise _damaged_config(path, " ".join(str(error).split())) from error
     return former
+
+
+def _damaged_config(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is damaged ({reason}), so nothing tells which settings the cell was made with. "
+        f"Restore the file, or delete the folder {path.parent} to start the cell anew."
+    )
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

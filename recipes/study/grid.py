@@ -41,6 +41,12 @@ _OPEN = (
 )
 
 
+_QUOTES = (
+    "a value with other characters than letters without accents, digits and -_./*? needs quotes of "
+    "its own: \"folder='a,b'\""
+)
+
+
 @dataclass
 class Grid:
     """Every method on every task with every seed.
@@ -157,14 +163,16 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         study.merge_with(OmegaConf.load(path))
         # Hydra's grammar, in which a pattern may begin with a star: in YAML's that is an alias.
         for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if override.type is not OverrideType.CHANGE or override.is_sweep_override():
+            plain = override.type is OverrideType.CHANGE and override.package is None
+            if not plain or override.is_sweep_override():
                 raise ValueError(
-                    f"{override.input_line!r} is not of the form field=value. A value with a comma "
-                    "needs quotes of its own: \"folder='a,b'\"."
+                    f"{override.input_line!r} is not of the form field=value; {_QUOTES}."
                 )
             OmegaConf.update(study, override.key_or_group, override.value())
         read = OmegaConf.to_object(study)
-    except (OmegaConfBaseException, OverrideParseException) as error:
+    except OverrideParseException as error:
+        raise ValueError(f"{error}\nOverrides are of the form field=value; {_QUOTES}.") from error
+    except OmegaConfBaseException as error:
         fields = ", ".join(Study.__dataclass_fields__)
         raise ValueError(f"{path}: {error}\nA study has the fields {fields}.") from error
     assert isinstance(read, Study)

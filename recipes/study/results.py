@@ -119,7 +119,10 @@ def read_study(folder: Path) -> StudyResults:
     cells, open_cells, warnings = [], {}, []
     for name in study.cells:
         result = files.read_result(folder / name)
-        if result is None:
+        failure = files.read_json(folder / name / files.FAILURE)
+        damaged = failure is not None and failure["type"] == files.DamagedFileError.__name__
+        if result is None or damaged:
+            # Where the settings are unknown, a result says nothing.
             open_cells[name] = _state(folder / name)
         else:
             curves = []

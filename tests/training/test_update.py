@@ -41,9 +41,10 @@ def full_update(mode, device="cpu", **options):
     loss = make_loss(mode, **{**paper_options(), "max_weight": 20.0, "eta": 0.0})
     loss = loss.to(device=device, dtype=torch.float64)
     schedules = {"lr": cosine(1.0, 0.1), "lambda_flow": linear(1.0, 0.5)}
+    schedules["lr.actor_network"] = cosine(1.0, 0.2)
     if mode != "bc":
         schedules["eta"] = linear(0.0, 2.0)
-    return make_update(loss, schedules=schedules, grad_clip=5.0, **options)
+    return make_update(loss, schedules=schedules, grad_clip={"actor_network": 5.0}, **options)
 
 
 def double(data):

@@ -38,13 +38,14 @@ class Update:
         schedules (mapping of str to Schedule, optional): what follows the progress: names of
             schedulable buffers of the loss (``"eta"``) or of a loss inside it
             (``"critic.conservative_weight"``) with their values, and ``"lr"`` with the factor on
-            the initial rates of the optimiser. A loss with a buffer ``progress`` always
-            has it set. Defaults to none.
+            the initial rates of the optimiser, or ``"lr.actor_network"`` with that of one network,
+            named as in :func:`~torchrl_gtp.training.make_optimizer`. A loss with a buffer
+            ``progress`` always has it set. Defaults to none.
         model (callable, optional): computes the losses instead of ``loss_module``, of which it is
             a compiled or data-parallel form. Defaults to ``None``.
         grad_clip (float or mapping of str to float, optional): largest gradient norm of each
-            network, or a norm for each of some networks, by the same names. Defaults to ``None``:
-            no clipping.
+            parameter group, or a norm for each of some networks, by such names; the others are not
+            clipped then. Defaults to ``None``: no clipping.
         data (TensorDictBase, optional): a whole dataset on the loss's device. Then a batch holds an
             entry ``index`` [B] of rows to take, or is empty, and ``batch_size`` rows are drawn
             inside the update. Defaults to ``None``: a batch holds the transitions themselves.
@@ -121,7 +122,7 @@ class Update:
         if unknown:
             raise ValueError(
                 f"schedules names {unknown}, but {type(loss_module).__name__} and its optimiser "
-                f"have {sorted({'lr', *known})}."
+                f"have {sorted({'lr', *known})}, and 'lr.' with the name of a network."
             )
         device = next(loss_module.parameters()).device
         self.step = torch.zeros((), dtype=torch.int64, device=device)
@@ -159,9 +160,10 @@ class Update:
         total = sum(value for key, value in losses.items() if key.startswith("loss_"))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        for group, clip in zip(self.optimizer.param_groups, self._grad_clips, strict=True):
-            if clip is not None:
-                nn.utils.clip_grad_norm_(group["params"], clip)
+        if self.grad_clip is not None:
+            for group, clip in zip(self.optimizer.param_groups, self._grad_clips, strict=True):
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(group["params"], clip)
         self.optimizer.step()
         if self.target_update is not None:
             self.target_update.step()
@@ -176,6 +178,8 @@ class Update:
             _write(self.loss_module.progress, progress)
         for name, schedule in self._schedules.items():
             _write(getattr(self._buffers[name], name.rpartition(".")[2]), schedule(progress))
+        if not any(self._lr_schedules):
+            return
         groups = zip(self.optimizer.param_groups, self._lr_schedules, strict=True)
         for group, rate in groups:
             if rate is not None:
