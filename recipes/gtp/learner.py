@@ -231,8 +231,11 @@ def _by_network(field: str, cfg: DictConfig, networks: Collection[str]) -> Any:
 
 def _lr_schedules(names: str | Mapping[str, str]) -> dict[str, Schedule]:
     """The schedules of :class:`Update` for one name, or for a name for each of some networks."""
-    several = isinstance(names, Mapping)
-    by_key = {f"lr.{n}": schedule for n, schedule in names.items()} if several else {"lr": names}
+    by_key: dict[str, str]
+    if isinstance(names, Mapping):
+        by_key = {f"lr.{network}": name for network, name in names.items()}
+    else:
+        by_key = {"lr": names}
     for name in by_key.values():
         if name not in ("constant", "cosine"):
             raise ValueError(f"optim.lr_schedule must be 'constant' or 'cosine', got {name!r}.")
