@@ -10,7 +10,8 @@
 # Variables: VENV (.venv), PYTHON (the first of python3.11, 3.12, 3.13 and python3 that fits),
 # PIP_FLAGS (e.g. PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu": on Linux PyPI's torch
 # is the CUDA build, which works without a GPU but is larger), MAZE (umaze, medium, large),
-# DEMO_FLAGS (overrides of recipes/gtp/config.yaml, e.g. DEMO_FLAGS="optim.steps=20000").
+# DEMO_FLAGS (overrides of recipes/gtp/config.yaml, e.g. DEMO_FLAGS="optim.steps=20000"),
+# TEST_FLAGS (of pytest; by default a process for each core).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,6 +23,8 @@ PIP_FLAGS ?=
 MAZE ?= umaze
 DEMO_FLAGS ?=
 DEMO_DIR := outputs/demo
+# A process for each core; each loads torch (about half a GiB), hence the limit.
+TEST_FLAGS ?= -n auto --maxprocesses 8 --dist worksteal
 # The pinned versions have wheels for these interpreters.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -66,7 +69,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
