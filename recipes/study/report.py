@@ -59,11 +59,17 @@ def write_report(folder: Path) -> Path:
     write_text(target / "report.html", to_html(f"Study {study.name}", blocks))
     write_text(target / "report.md", to_markdown(blocks, Path("figures")))
     write_text(target / "scores.csv", scores_csv(study))
-    for block in blocks:
-        if isinstance(block, Picture):
-            (target / "figures").mkdir(exist_ok=True)
-            (target / "figures" / f"{block.name}.png").write_bytes(block.png)
+    _write_pictures(target / "figures", [block for block in blocks if isinstance(block, Picture)])
     return target / "report.html"
+
+
+def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    # A picture of an earlier report, of fewer cells, would pass for one of this.
+    for stale in set(folder.glob("*.png")) - {folder / f"{p.name}.png" for p in pictures}:
+        stale.unlink()
 
 
 def make_blocks(study: StudyResults) -> list[Block]:

@@ -339,3 +339,12 @@ def test_a_folder_without_results(tmp_path: Path) -> None:
     OmegaConf.save(OmegaConf.create(study), tmp_path / files.STUDY)
     with pytest.raises(ValueError, match="maze/gtp/seed_0: not started"):
         write_report(tmp_path)
+
+
+def test_no_picture_of_an_earlier_report_is_left(folder: Path) -> None:
+    write_report(folder)
+    pictures = folder / "report/figures"
+    drawn = {path.name for path in pictures.iterdir()}
+    (pictures / "aggregate_of_another_time.png").write_bytes(b"")
+    write_report(folder)
+    assert {path.name for path in pictures.iterdir()} == drawn
