@@ -32,14 +32,14 @@ class Cell:
         data: name of the data set.
         seed: seed of network and training.
         training: how it is trained.
-        num_samples: samples that are compared with data.
+        num_samples: samples that are compared with data, for each condition of a set in the plane.
     """
 
     method: str
     data: str
     seed: int
     training: Training = field(default_factory=Training)
-    num_samples: int = 3_000
+    num_samples: int = 12_000
 
     def path(self, folder: Path) -> Path:
         """The file of the finished cell."""
@@ -82,7 +82,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
         "network_evaluations": evaluations,
         "cpu_seconds": round(time.process_time() - begin, 1),
         "floor": measure_floor(data, cell.num_samples),
-        "rows": measure(actor, method, data, cell.num_samples),
+        "rows": measure(actor, method, data, cell.num_samples, cell.seed),
     }
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)

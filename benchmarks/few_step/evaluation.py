@@ -24,59 +24,47 @@ NUM_STEPS = (1, 2, 3, 5, 10, 40)
 """The numbers of steps K."""
 
 _BEST_OF = 16
-# Sixteen samples under each of 3,000 conditions would take minutes.
-_BEST_OF_CONDITIONS = 300
+# Sixteen samples under each of thousands of conditions would take minutes.
+_BEST_OF_CONDITIONS = 1_200
 _FLOOR_DRAWS = 8
-# One draw of 3,000 samples has an error of half the floor, as much as methods differ by.
-_DRAWS = 4
-# Seeds of the evaluation, the same for all methods; training has the seeds 0, 1, 2, ...
-_EVALUATION_SEED = 10_000
+# Training has the seeds 0, 1, 2, ...
+_EVALUATION_SEED, _FLOOR_SEED = 10_000, 20_000
 
 
 def measure(
-    actor: GTPActor, method: Method, data: DataSet, num_samples: int
+    actor: GTPActor, method: Method, data: DataSet, num_samples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Measures the samples of an actor: one row for each sampler and K, means over several draws.
+    """Measures the samples of an actor: one row for each sampler and K.
 
-    All methods meet the same draws of data and noise.
+    With one seed all methods meet the same draw of data and noise; each seed has its own, so that
+    the spread over seeds is that of training and measurement together.
     """
-    measured: dict[tuple[str, int], list[dict[str, float]]] = {
-        (name, num_steps): []
-        for name in method.samplers
-        for num_steps in NUM_STEPS
-        if num_steps <= (method.most_steps or num_steps)
-    }
-    for draw in range(_DRAWS):
-        # Each draw anew: some samplers take random numbers of their own.
-        torch.manual_seed(_EVALUATION_SEED + draw)
-        reference = data.reference(num_samples)
-        condition, action, _ = reference.first
-        noise = torch.randn_like(action)
-        # The rows are ordered by group: evenly spread ones are of all groups.
-        few = torch.linspace(0, len(action) - 1, min(len(action), _BEST_OF_CONDITIONS)).long()
-        candidate_noise = torch.randn(_BEST_OF, len(few), data.action_dim)
-        candidate_condition = condition[few].expand(_BEST_OF, -1, -1)
-        for (name, num_steps), rows in measured.items():
-            sampler = method.samplers[name]
+    torch.manual_seed(_EVALUATION_SEED + seed)
+    reference = data.reference(num_samples)
+    condition, action, _ = reference.first
+    noise = torch.randn_like(action)
+    # The rows are ordered by group: evenly spread ones are of all groups.
+    few = torch.linspace(0, len(action) - 1, min(len(action), _BEST_OF_CONDITIONS)).long()
+    candidate_noise = torch.randn(_BEST_OF, len(few), data.action_dim)
+    candidate_condition = condition[few].expand(_BEST_OF, -1, -1)
+    rows = []
+    for name, sampler in method.samplers.items():
+        for num_steps in NUM_STEPS:
+            if method.most_steps is not None and num_steps > method.most_steps:
+                continue
             row = compare(sample(actor, sampler, condition, noise, num_steps), reference)
             if data.has_one_action:
                 candidates = sample(actor, sampler, candidate_condition, candidate_noise, num_steps)
                 row["best_of_16_mse"] = best_of_error(candidates, action[few]).item()
-            rows.append(row)
-    return [
-        {"sampler": name, "num_steps": num_steps, **_mean(rows)}
-        for (name, num_steps), rows in measured.items()
-    ]
+            rows.append({"sampler": name, "num_steps": num_steps, **row})
+    return rows
 
 
 def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
     """Measures data against another draw of the data: means over several such pairs."""
-    torch.manual_seed(_EVALUATION_SEED + _DRAWS)
+    torch.manual_seed(_FLOOR_SEED)
     pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
-    return _mean([compare(pair.first.action, pair) for pair in pairs])
-
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    rows = [compare(pair.first.action, pair) for pair in pairs]
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
 

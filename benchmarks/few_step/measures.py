@@ -18,6 +18,8 @@ __all__ = [
 
 # A mode counts as covered if it gets this share of the samples that it should get.
 _COVERED_SHARE = 0.2
+# Rows of distances that are computed at once: with thousands of columns they fit into a cache.
+_BLOCK = 32
 
 
 def energy_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -37,11 +39,21 @@ def energy_distance(first: Tensor, second: Tensor) -> Tensor:
         >>> energy_distance(torch.zeros(5, 2), torch.tensor([[3.0, 4.0]]))
         tensor(10.)
     """
-    # The direct formula: by way of scalar products small distances would be lost in rounding.
-    exact = "donot_use_mm_for_euclid_dist"
-    between = torch.cdist(first, second, compute_mode=exact).mean()
-    within = torch.cdist(first, first, compute_mode=exact).mean()
-    return 2 * between - within - torch.cdist(second, second, compute_mode=exact).mean()
+    between = _mean_distance(first, second)
+    return 2 * between - _mean_distance(first, first) - _mean_distance(second, second)
+
+
+def _mean_distance(first: Tensor, second: Tensor) -> Tensor:
+    # By way of scalar products, as in `cdist` of many points, small distances would be lost in
+    # rounding; and its exact mode writes all of N x M to memory, six times slower for 12,000.
+    coordinates = second.mT.contiguous()
+    sums = []
+    for block in first.split(_BLOCK):
+        square = (block[:, :1] - coordinates[0]).square_()
+        for dim in range(1, len(coordinates)):
+            square += (block[:, dim : dim + 1] - coordinates[dim]).square_()
+        sums.append(square.sqrt_().sum())
+    return torch.stack(sums).sum(dtype=torch.float64).to(first.dtype) / (len(first) * len(second))
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128) -> Tensor:

@@ -45,7 +45,7 @@ FITTED = (2, 3, 5)
 TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 _REFERENCE_STEPS = 40
 _ESTIMATED = (1, 2, 5)
-# Of the fit; the evaluation has the next one, training has 0, 1, 2, ...
+# Of the fit; evaluations have the next ones, training has 0, 1, 2, ...
 _SEED = 20_000
 
 
@@ -84,7 +84,7 @@ def measure_cell(
     torch.manual_seed(_SEED)
     pairs = data.draw(num_fitted)
     fit_noise = torch.randn(2, *pairs.action.shape)
-    torch.manual_seed(_SEED + 1)
+    torch.manual_seed(_SEED + 1 + cell.seed)
     reference = data.reference(num_samples)
     condition = reference.first.condition
     noise = torch.randn_like(reference.first.action)
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--cells", type=Path, required=True, help="folder of finished cells")
     parser.add_argument("--method", default="gtp", help="default: %(default)s")
-    parser.add_argument("--samples", type=int, default=5_000, help="default: %(default)s")
+    parser.add_argument("--samples", type=int, default=12_000, help="default: %(default)s")
     parser.add_argument("--fit", type=int, default=8_000, help="pairs; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import sys
@@ -44,24 +45,27 @@ def tiny_cell(method="gtp", seed=0, data="ring"):
     return Cell(method, data, seed, TINY, num_samples=40)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "consistency"])
-def test_methods_that_draw_noise_on_the_way_meet_the_same_draws(name, monkeypatch):
-    met = []
-
-    def recorded(samples, reference):
-        met.append(reference.second.action)
-        return compare(samples, reference)
-
-    monkeypatch.setattr(evaluation, "compare", recorded)
+def test_all_methods_meet_the_same_draws_and_each_seed_its_own(monkeypatch):
+    met = {}
     data = PlanarSet("ring")
-    for method in (METHODS["gtp"], METHODS[name]):
-        actor = make_actor(method, data, Network())
-        method = dataclasses.replace(method, samplers=dict(list(method.samplers.items())[:1]))
-        evaluation.measure(actor, dataclasses.replace(method, most_steps=2), data, 20)
-    # K is 1 and 2 in each draw.
-    gtp, other = met[: len(met) // 2 : 2], met[len(met) // 2 :: 2]
-    assert len(gtp) > 1 and not torch.equal(gtp[0], gtp[1])
-    assert all(torch.equal(a, b) for a, b in zip(gtp, other, strict=True))
+    for name, seed in itertools.product(("gtp", "ddpm", "consistency"), (0, 1)):
+        seen = met[name, seed] = []
+
+        def recorded(samples, reference, seen=seen):
+            seen.append(reference)
+            return compare(samples, reference)
+
+        monkeypatch.setattr(evaluation, "compare", recorded)
+        method = dataclasses.replace(METHODS[name], most_steps=2)
+        evaluation.measure(make_actor(method, data, Network()), method, data, 20, seed)
+    for seed in (0, 1):
+        draws = [
+            reference for name in ("gtp", "ddpm", "consistency") for reference in met[name, seed]
+        ]
+        for which in ("first", "second"):
+            actions = [getattr(reference, which).action for reference in draws]
+            assert len(actions) > 5 and all(torch.equal(actions[0], other) for other in actions)
+    assert not torch.equal(met["gtp", 0][0].second.action, met["gtp", 1][0].second.action)
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)

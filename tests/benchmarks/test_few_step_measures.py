@@ -32,6 +32,17 @@ def test_energy_distance_of_shifted_gaussians_follows_the_closed_form():
     assert energy_distance(first, second).item() == pytest.approx(exact, rel=0.05)
 
 
+@pytest.mark.parametrize("dim", [1, 3, 28])
+def test_energy_distance_is_that_of_all_pairs(dim):
+    first, second = torch.randn(70, dim), 0.5 + torch.randn(45, dim)
+    between, *within = (
+        (one.double().unsqueeze(1) - other.double()).norm(dim=-1).mean()
+        for one, other in ((first, second), (first, first), (second, second))
+    )
+    expected = (2 * between - sum(within)).item()
+    assert energy_distance(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_energy_distance_is_never_negative_and_zero_for_the_same_points():
     points = torch.randn(200, 3)
     assert energy_distance(points, points).item() == pytest.approx(0, abs=1e-6)
