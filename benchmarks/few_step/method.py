@@ -148,7 +148,7 @@ class _RecordedFlowMap(FlowMap):
         return super().endpoint(action_t, t, s, condition)
 
 
-def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> int:
+def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> float:
     """Counts the forward evaluations of the network, for each sample, in one call of a loss.
 
     An evaluation together with its forward-mode derivative counts twice.
@@ -163,7 +163,7 @@ def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> int:
         >>> actor = make_gtp_actor(1, Bounded(-1, 1, (2,)))
         >>> batch = {"observation": torch.zeros(8, 1), "action": torch.zeros(8, 2)}
         >>> network_evaluations(GTPLoss(actor), TensorDict(batch, batch_size=[8]))
-        3
+        3.0
     """
     rows = 0
 
@@ -176,4 +176,4 @@ def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> int:
         loss(batch)
     finally:
         handle.remove()
-    return rows // len(batch)
+    return rows / len(batch)

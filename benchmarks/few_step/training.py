@@ -38,17 +38,17 @@ class Training:
     network: Network = field(default_factory=Network)
 
 
-def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, int, int]:
+def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, int, float]:
     """Trains a method; the random numbers are those of torch's global generator.
 
     Returns:
-        tuple of GTPActor, int and int: the actor with averaged weights, the updates made, and the
+        tuple of GTPActor, int and float: the actor with averaged weights, the updates made, and the
         network evaluations for each sample in an update.
     """
     loss = make_loss(method, data, make_actor(method, data, options.network))
     target_update = SoftUpdate(loss, tau=options.tau)
     evaluations = network_evaluations(loss, make_batch(data, options.batch_size))
-    num_updates = options.num_updates * EVALUATIONS_PER_UPDATE // evaluations
+    num_updates = int(options.num_updates * EVALUATIONS_PER_UPDATE / evaluations)
     update = Update(
         loss,
         make_optimizer(loss, options.lr if method.lr is None else method.lr),

@@ -20,6 +20,7 @@ from torchrl_gtp.flow_map import (
     FlowMap,
     KarrasGridTimes,
     LinearPathTimes,
+    LogNormalTimes,
     MeanFlow,
     MLPBackbone,
     Objective,
@@ -28,6 +29,7 @@ from torchrl_gtp.flow_map import (
     VPSchedule,
     few_step_sample,
 )
+from torchrl_gtp.flow_map.preconditioning import edm_time_weight
 
 PROGRESS = torch.tensor(0.5)
 
@@ -202,6 +204,7 @@ EXACT = {
         GivenTimes(2.0, 1.2, 0.3), robust_power=0.0, solver="heun", solver_steps=64, at_data=True
     ),
     "consistency": Consistency(GivenTimes(2.0, 1.999, 0.0), robust_power=0.0),
+    "semigroup": Consistency(GivenTimes(2.0, 0.9, 0.3), robust_power=0.0, semigroup_every=1),
 }
 
 
@@ -230,6 +233,40 @@ def test_error_of_a_u_shrinks_with_the_gap(solver, order):
         found.append(errors(term, GaussianFlowMap(), action, noise=noise).mean())
     observed = (torch.stack(found[:-1]) / torch.stack(found[1:])).log2()
     assert (observed - 2 * (order + 1)).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("shape", [(10,), (10, 3)])
+def test_some_rows_are_compared_with_two_jumps_and_the_others_as_ever(flow_map, shape):
+    torch.manual_seed(1)
+    times = LogNormalTimes()
+    action, noise = torch.randn(2, *shape, 2, dtype=torch.float64)
+    uniform, middle = torch.rand(*shape, 3, dtype=torch.float64).split([2, 1], -1)
+    given = {"times": uniform, "noise": noise, "middle": middle}
+    got = errors(Consistency(times, semigroup_every=4), flow_map, action, **given)
+    expected = errors(Consistency(times), flow_map, action, times=uniform, noise=noise)
+    t, _, s = times(uniform, PROGRESS, flow_map.noise_levels)
+    lowest = s.clamp_min(flow_map.noise_levels.sigma_min)
+    level = lowest * (t / lowest) ** middle
+    noisy = action + t * noise
+    target = flow_map(flow_map(noisy, t, level), level, s)
+    square = (flow_map(noisy, t, s) - target).square() * edm_time_weight(t, flow_map.sigma_data)
+    error = square.sum(-1)
+    jumped = (error / (error / 2 + 0.01)).detach()
+    expected.view(-1)[::4] = jumped.view(-1)[::4]
+    assert (got > 0).all()
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("end", ["data", "uniform", "log_uniform"])
+def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end):
+    uniform = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    term, action = Consistency(LogNormalTimes(end=end), semigroup_every=1), torch.randn(4, 2)
+    for middle in (0.0, 1.0):
+        inputs = {"times": uniform, "middle": torch.full((4, 1), middle, dtype=torch.float64)}
+        error = errors(term, flow_map, action.double(), **inputs)
+        error.sum().backward()
+        assert error.isfinite().all()
+        assert all(parameter.grad.isfinite().all() for parameter in flow_map.parameters())
 
 
 def test_frozen_jump_to_the_data_passes_the_gradient_on():
@@ -332,6 +369,7 @@ def test_improved_consistency_times_follow_the_discrete_log_normal():
         (lambda: Consistency(huber=0.0), "huber must be positive"),
         (lambda: Consistency(solver="rk4"), "solver must be"),
         (lambda: Consistency(solver_steps=0), "solver_steps must be at least 1"),
+        (lambda: Consistency(semigroup_every=0), "semigroup_every must be at least 1"),
         (lambda: MeanFlow(robust_power=-1.0), "robust_power must lie in"),
         (lambda: Objective({}), "at least one term"),
         (lambda: Objective({"flow": Denoising()}, "frozen"), "teacher must be"),

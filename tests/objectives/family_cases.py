@@ -9,7 +9,7 @@ from typing import Any, get_args
 from tests.objectives.contract import LossCase
 from tests.objectives.gtp_cases import make_case, make_loss
 from torchrl_gtp import GTPLoss
-from torchrl_gtp.flow_map import MeanFlow, Objective, family
+from torchrl_gtp.flow_map import MeanFlow, Objective, family, gtp_objective
 from torchrl_gtp.flow_map.family import FamilyName
 
 NAMES = get_args(FamilyName)
@@ -18,6 +18,7 @@ NAMES = get_args(FamilyName)
 OBJECTIVES = {
     "ctm": dataclasses.replace(family("ctm").objective, teacher="current"),
     "mean_flow": Objective({"mean_flow": MeanFlow(robust_power=0.0)}),
+    "semigroup": gtp_objective(semigroup_every=3),
 }
 
 

@@ -19,7 +19,7 @@ from torchrl_gtp.flow_map.errors import (
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
 from torchrl_gtp.flow_map.sampling import solve_ode
-from torchrl_gtp.flow_map.time_sampling import LogNormalTimes, TimeSampler
+from torchrl_gtp.flow_map.time_sampling import FlowMapTimes, LogNormalTimes, TimeSampler
 
 __all__ = ["Consistency"]
 
@@ -52,6 +52,12 @@ class Consistency:
         solver_steps (int): its steps between t and u. Defaults to ``1``.
         at_data (bool): whether to compare both after a frozen jump from s to 0, as CTM does.
             Defaults to ``False``.
+        semigroup_every (int, optional): one of so many rows of a batch, from the first on, is
+            compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m`` uniform
+            between ``ln s`` and ``ln t``: the semigroup property of a solution map. There it takes
+            the place of ``a_u`` and costs one more evaluation. A neighbour's target carries what
+            is known at small noise levels up by one gap at a time, this one in a few leaps.
+            Defaults to ``None``: no row.
 
     Raises:
         ValueError: for options outside the ranges above.
@@ -64,6 +70,7 @@ class Consistency:
     solver: Literal["euler", "heun"] | None = None
     solver_steps: int = 1
     at_data: bool = False
+    semigroup_every: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -76,20 +83,32 @@ class Consistency:
             raise ValueError(f"solver must be 'euler', 'heun' or None, got {self.solver!r}.")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1, got {self.solver_steps}.")
+        if self.semigroup_every is not None and self.semigroup_every < 1:
+            raise ValueError(
+                f"semigroup_every must be at least 1, or None; got {self.semigroup_every}."
+            )
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
         """Lists the draws; see :class:`Term`."""
-        return {"times": Draw("uniform", (2,)), "noise": Draw("normal", (action_dim,))}
+        draws = {"times": Draw("uniform", (2,)), "noise": Draw("normal", (action_dim,))}
+        if self.semigroup_every is not None:
+            draws["middle"] = Draw("uniform", (1,))
+        return draws
 
     def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
         """Computes the errors; see :class:`Term`."""
         action, condition, noise = inputs.action, inputs.condition, inputs.draws["noise"]
-        t, u, s = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
+        times = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
+        t, u, s = times
         action_t = action + t * noise
         if self.solver is None:
             action_u = action + u * noise
         else:
             action_u = self._solve(flow_map, teacher, action_t, t, u, condition)
+        if self.semigroup_every is not None:
+            action_u, u = self._jump_on_some_rows(
+                flow_map, teacher, inputs, times, action_t, action_u
+            )
         target = teacher(action_u, u, s, condition)
         reached = flow_map(action_t, t, s, condition)
         if self.at_data:
@@ -128,3 +147,32 @@ class Consistency:
                 times,
                 self.solver or "heun",
             )
+
+    def _jump_on_some_rows(
+        self,
+        flow_map: FlowMap,
+        teacher: Teacher,
+        inputs: TermInputs,
+        times: FlowMapTimes,
+        action_t: Tensor,
+        action_u: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Replaces a_u and u on some rows by a frozen jump from a_t, and by where it ends."""
+        # Every so many, not the first so many: a batch may be put together of parts.
+        step = self.semigroup_every or 1
+        t, s, noisy, share = (
+            _rows(entry)[::step] for entry in (times.t, times.s, action_t, inputs.draws["middle"])
+        )
+        condition = None if inputs.condition is None else _rows(inputs.condition)[::step]
+        lowest = torch.minimum(s.clamp_min(flow_map.noise_levels.sigma_min), t)
+        # Rounding must not carry it beyond t.
+        middle = torch.minimum(torch.exp(torch.lerp(lowest.log(), t.log(), share)), t)
+        reached = teacher(noisy, t, middle, condition)
+        action_m = torch.slice_scatter(_rows(action_u), reached, step=step)
+        level_m = torch.slice_scatter(_rows(times.u), middle, step=step)
+        return action_m.reshape(action_u.shape), level_m.reshape(times.u.shape)
+
+
+def _rows(entry: Tensor) -> Tensor:
+    """The rows of a batch of any shape, [N, D] of [..., D]."""
+    return entry.reshape(-1, entry.shape[-1])

@@ -24,6 +24,7 @@ def gtp_objective(
     robust_power: float = 1.0,
     teacher: Literal["current", "ema"] = "current",
     lambda_flow: float = 3.0,
+    semigroup_every: int | None = None,
 ) -> Objective:
     """Returns the terms of the paper: consistency by the closed form, and denoising.
 
@@ -37,6 +38,8 @@ def gtp_objective(
         teacher ("current" or "ema"): which parameters make the targets. Defaults to
             ``"current"``.
         lambda_flow (float): factor of the denoising term. Defaults to ``3.0``.
+        semigroup_every (int, optional): one of so many rows of a batch is compared with two frozen
+            jumps in the consistency term; see :class:`Consistency`. Defaults to ``None``.
 
     Returns:
         Objective: the terms ``"consistency"`` and ``"flow"``.
@@ -56,7 +59,9 @@ def gtp_objective(
             )
         time_sampler = _TIME_SAMPLERS[time_sampler]()
     terms: dict[str, Term] = {
-        "consistency": Consistency(time_sampler, time_weight, robust_power),
+        "consistency": Consistency(
+            time_sampler, time_weight, robust_power, semigroup_every=semigroup_every
+        ),
         "flow": Denoising(time_sampler, time_weight),
     }
     return Objective(terms, teacher, lambda_flow)
