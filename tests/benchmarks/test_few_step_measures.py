@@ -43,6 +43,11 @@ def test_energy_distance_is_that_of_all_pairs(dim):
     assert energy_distance(first, second).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_energy_distance_of_points_of_different_dimensions():
+    with pytest.raises(ValueError, match="must have the same dimension"):
+        energy_distance(torch.randn(5, 3), torch.randn(5, 2))
+
+
 def test_energy_distance_is_never_negative_and_zero_for_the_same_points():
     points = torch.randn(200, 3)
     assert energy_distance(points, points).item() == pytest.approx(0, abs=1e-6)

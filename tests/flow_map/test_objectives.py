@@ -235,13 +235,14 @@ def test_error_of_a_u_shrinks_with_the_gap(solver, order):
     assert (observed - 2 * (order + 1)).abs().max() < 0.3
 
 
-@pytest.mark.parametrize("shape", [(10,), (10, 3)])
-def test_some_rows_are_compared_with_two_jumps_and_the_others_as_ever(flow_map, shape):
+@pytest.mark.parametrize(("shape", "first"), [((10,), 0), ((10, 4), 2), ((3,), 3), ((), 1)])
+def test_some_rows_are_compared_with_two_jumps_and_the_others_as_ever(flow_map, shape, first):
     torch.manual_seed(1)
     times = LogNormalTimes()
     action, noise = torch.randn(2, *shape, 2, dtype=torch.float64)
     uniform, middle = torch.rand(*shape, 3, dtype=torch.float64).split([2, 1], -1)
-    given = {"times": uniform, "noise": noise, "middle": middle}
+    first_row = torch.full((*shape, 1), (first + 0.5) / 4, dtype=torch.float64)
+    given = {"times": uniform, "noise": noise, "middle": middle, "first_row": first_row}
     got = errors(Consistency(times, semigroup_every=4), flow_map, action, **given)
     expected = errors(Consistency(times), flow_map, action, times=uniform, noise=noise)
     t, _, s = times(uniform, PROGRESS, flow_map.noise_levels)
@@ -252,15 +253,18 @@ def test_some_rows_are_compared_with_two_jumps_and_the_others_as_ever(flow_map, 
     square = (flow_map(noisy, t, s) - target).square() * edm_time_weight(t, flow_map.sigma_data)
     error = square.sum(-1)
     jumped = (error / (error / 2 + 0.01)).detach()
-    expected.view(-1)[::4] = jumped.view(-1)[::4]
+    rows = [(row + first) % action[..., 0].numel() for row in range(0, expected.numel(), 4)]
+    expected.view(-1)[rows] = jumped.view(-1)[rows]
     assert (got > 0).all()
     torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("end", ["data", "uniform", "log_uniform"])
-def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end):
+@pytest.mark.parametrize("time_weight", ["edm", "gap"])
+def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end, time_weight):
     uniform = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    term, action = Consistency(LogNormalTimes(end=end), semigroup_every=1), torch.randn(4, 2)
+    term = Consistency(LogNormalTimes(end=end), time_weight, semigroup_every=1)
+    action = torch.randn(4, 2)
     for middle in (0.0, 1.0):
         inputs = {"times": uniform, "middle": torch.full((4, 1), middle, dtype=torch.float64)}
         error = errors(term, flow_map, action.double(), **inputs)
@@ -369,7 +373,8 @@ def test_improved_consistency_times_follow_the_discrete_log_normal():
         (lambda: Consistency(huber=0.0), "huber must be positive"),
         (lambda: Consistency(solver="rk4"), "solver must be"),
         (lambda: Consistency(solver_steps=0), "solver_steps must be at least 1"),
-        (lambda: Consistency(semigroup_every=0), "semigroup_every must be at least 1"),
+        (lambda: Consistency(semigroup_every=0), "semigroup_every must be an integer of at least"),
+        (lambda: Consistency(semigroup_every=2.5), "semigroup_every must be an integer"),
         (lambda: MeanFlow(robust_power=-1.0), "robust_power must lie in"),
         (lambda: Objective({}), "at least one term"),
         (lambda: Objective({"flow": Denoising()}, "frozen"), "teacher must be"),

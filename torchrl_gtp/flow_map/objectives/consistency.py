@@ -52,12 +52,12 @@ class Consistency:
         solver_steps (int): its steps between t and u. Defaults to ``1``.
         at_data (bool): whether to compare both after a frozen jump from s to 0, as CTM does.
             Defaults to ``False``.
-        semigroup_every (int, optional): one of so many rows of a batch, from the first on, is
-            compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m`` uniform
-            between ``ln s`` and ``ln t``: the semigroup property of a solution map. There it takes
-            the place of ``a_u`` and costs one more evaluation. A neighbour's target carries what
-            is known at small noise levels up by one gap at a time, this one in a few leaps.
-            Defaults to ``None``: no row.
+        semigroup_every (int, optional): one of so many rows of a batch, counted from a random one,
+            is compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m``
+            uniform between ``ln s`` and ``ln t``: the semigroup property of a solution map. It
+            takes the place of ``a_u`` there and costs one more evaluation of these rows. A
+            neighbour's target carries what is known at small noise levels up by one gap at a time,
+            this one in a few leaps. Defaults to ``None``: no row.
 
     Raises:
         ValueError: for options outside the ranges above.
@@ -83,16 +83,17 @@ class Consistency:
             raise ValueError(f"solver must be 'euler', 'heun' or None, got {self.solver!r}.")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1, got {self.solver_steps}.")
-        if self.semigroup_every is not None and self.semigroup_every < 1:
+        every = self.semigroup_every
+        if every is not None and (type(every) is not int or every < 1):
             raise ValueError(
-                f"semigroup_every must be at least 1, or None; got {self.semigroup_every}."
+                f"semigroup_every must be an integer of at least 1, or None; got {every!r}."
             )
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
         """Lists the draws; see :class:`Term`."""
         draws = {"times": Draw("uniform", (2,)), "noise": Draw("normal", (action_dim,))}
         if self.semigroup_every is not None:
-            draws["middle"] = Draw("uniform", (1,))
+            draws |= {"middle": Draw("uniform", (1,)), "first_row": Draw("uniform", (1,))}
         return draws
 
     def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
@@ -100,16 +101,17 @@ class Consistency:
         action, condition, noise = inputs.action, inputs.condition, inputs.draws["noise"]
         times = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
         t, u, s = times
+        target_start = u
         action_t = action + t * noise
         if self.solver is None:
             action_u = action + u * noise
         else:
             action_u = self._solve(flow_map, teacher, action_t, t, u, condition)
         if self.semigroup_every is not None:
-            action_u, u = self._jump_on_some_rows(
+            action_u, target_start = self._jump_on_some_rows(
                 flow_map, teacher, inputs, times, action_t, action_u
             )
-        target = teacher(action_u, u, s, condition)
+        target = teacher(action_u, target_start, s, condition)
         reached = flow_map(action_t, t, s, condition)
         if self.at_data:
             zero = torch.zeros_like(s)
@@ -158,19 +160,28 @@ class Consistency:
         action_u: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Replaces a_u and u on some rows by a frozen jump from a_t, and by where it ends."""
-        # Every so many, not the first so many: a batch may be put together of parts.
-        step = self.semigroup_every or 1
-        t, s, noisy, share = (
-            _rows(entry)[::step] for entry in (times.t, times.s, action_t, inputs.draws["middle"])
+        noisy, t, s, u, share, source = (
+            _rows(entry)
+            for entry in (action_t, times.t, times.s, times.u, inputs.draws["middle"], action_u)
         )
-        condition = None if inputs.condition is None else _rows(inputs.condition)[::step]
+        # Spread evenly, because a batch may be put together of parts; and from a random row on,
+        # because their order may have a period.
+        num_rows, step = len(noisy), self.semigroup_every or 1
+        count = torch.arange(0, num_rows, step, device=noisy.device)
+        first = (_rows(inputs.draws["first_row"])[:1, 0] * step).floor().long()
+        rows = (count + first) % max(num_rows, 1)
+        condition = None if inputs.condition is None else _rows(inputs.condition)[rows]
+
+        t, s = t[rows], s[rows]
         lowest = torch.minimum(s.clamp_min(flow_map.noise_levels.sigma_min), t)
-        # Rounding must not carry it beyond t.
-        middle = torch.minimum(torch.exp(torch.lerp(lowest.log(), t.log(), share)), t)
-        reached = teacher(noisy, t, middle, condition)
-        action_m = torch.slice_scatter(_rows(action_u), reached, step=step)
-        level_m = torch.slice_scatter(_rows(times.u), middle, step=step)
-        return action_m.reshape(action_u.shape), level_m.reshape(times.u.shape)
+        middle = torch.exp(torch.lerp(lowest.log(), t.log(), share[rows]))
+        # Rounding must not carry it beyond either.
+        middle = torch.minimum(torch.maximum(middle, lowest), t)
+        reached = teacher(noisy[rows], t, middle, condition)
+        return (
+            source.index_copy(0, rows, reached.to(source.dtype)).reshape(action_u.shape),
+            u.index_copy(0, rows, middle.to(u.dtype)).reshape(times.u.shape),
+        )
 
 
 def _rows(entry: Tensor) -> Tensor:
