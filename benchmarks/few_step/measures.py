@@ -54,7 +54,7 @@ def energy_distance(first: Tensor, second: Tensor) -> Tensor:
 @torch.no_grad()
 def _mean_distance(first: Tensor, second: Tensor) -> Tensor:
     # By way of scalar products, as in `cdist` of many points, small distances would be lost in
-    # rounding; and its exact mode writes all of N x M to memory, six times slower for 12,000.
+    # rounding; and its exact mode writes all of N x M to memory, several times slower for 12,000.
     coordinates = second.mT.contiguous()
     sums = []
     for block in first.split(_BLOCK):

@@ -52,12 +52,12 @@ class Consistency:
         solver_steps (int): its steps between t and u. Defaults to ``1``.
         at_data (bool): whether to compare both after a frozen jump from s to 0, as CTM does.
             Defaults to ``False``.
-        semigroup_every (int, optional): one of so many rows of a batch, counted from a random one,
-            is compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m``
-            uniform between ``ln s`` and ``ln t``: the semigroup property of a solution map. It
-            takes the place of ``a_u`` there and costs one more evaluation of these rows. A
-            neighbour's target carries what is known at small noise levels up by one gap at a time,
-            this one in a few leaps. Defaults to ``None``: no row.
+        semigroup_every (int, optional): one of so many rows of a batch, drawn at random, is
+            compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m`` uniform
+            between ``ln s`` and ``ln t``: the semigroup property of a solution map. It takes the
+            place of ``a_u`` there and costs one more evaluation of these rows. A neighbour's
+            target carries what is known at small noise levels up by one gap at a time, this one in
+            a few leaps. Defaults to ``None``: no row.
 
     Raises:
         ValueError: for options outside the ranges above.
@@ -93,7 +93,7 @@ class Consistency:
         """Lists the draws; see :class:`Term`."""
         draws = {"times": Draw("uniform", (2,)), "noise": Draw("normal", (action_dim,))}
         if self.semigroup_every is not None:
-            draws |= {"middle": Draw("uniform", (1,)), "first_row": Draw("uniform", (1,))}
+            draws |= {"middle": Draw("uniform", (1,)), "row_rank": Draw("uniform", (1,))}
         return draws
 
     def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
@@ -164,12 +164,9 @@ class Consistency:
             _rows(entry)
             for entry in (action_t, times.t, times.s, times.u, inputs.draws["middle"], action_u)
         )
-        # Spread evenly, because a batch may be put together of parts; and from a random row on,
-        # because their order may have a period.
-        num_rows, step = len(noisy), self.semigroup_every or 1
-        count = torch.arange(0, num_rows, step, device=noisy.device)
-        first = (_rows(inputs.draws["first_row"])[:1, 0] * step).floor().long()
-        rows = (count + first) % max(num_rows, 1)
+        # At random: a batch may be put together of parts, or have a period.
+        num_jumps = math.ceil(len(noisy) / (self.semigroup_every or 1))
+        rows = _rows(inputs.draws["row_rank"])[:, 0].topk(num_jumps).indices
         condition = None if inputs.condition is None else _rows(inputs.condition)[rows]
 
         t, s = t[rows], s[rows]
