@@ -93,7 +93,7 @@ VARIANTS: dict[str, Method] = {
     "gtp:first_gap=0.1": _at(first_gap=0.1),
     "gtp:last_gap=0.1": _at(last_gap=0.1),
     "gtp:last_gap=0.005": _at(last_gap=0.005),
-    "gtp:semigroup_every=8": _variant(semigroup_every=8),
+    "gtp:semigroup_every=none": _variant(semigroup_every=None),
     "gtp:semigroup_every=4": _variant(semigroup_every=4),
     # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
     "gtp:solver=euler": _with_consistency("gtp", solver="euler"),

@@ -25,7 +25,8 @@ _OF_KEYS = ("observation_keys", "action_key", "noise_key")
 _OF_CRITIC = ("observation_dim", "action_dim", "chunk_length", "num_quantiles", *_OF_KEYS)
 _OF_LOSS = (
     *("actor_network", "qvalue_network", "value_network", "denoiser_network", "critic"),
-    *("objective", "time_sampler", "time_weight", "robust_power", "teacher", "progress"),
+    *("objective", "time_sampler", "time_weight", "robust_power", "teacher"),
+    *("semigroup_every", "progress"),
     *("weighting", "eta", "max_weight", "advantage_eps", "sync_advantage", "reduction"),
 )
 _OF_GRADIENT = (

@@ -261,6 +261,7 @@ def test_paper_options_are_the_papers():
     loss = GTPLoss(make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES), **paper_options())
     assert isinstance(loss.time_sampler, KarrasGridTimes)
     assert (loss.time_weight, loss.robust_power, loss.teacher) == ("none", 0.0, "ema")
+    assert loss.objective.terms["consistency"].semigroup_every is None
     assert loss.max_weight == torch.inf and loss.eta == 1.0 and loss.lambda_flow == 1.0
 
 

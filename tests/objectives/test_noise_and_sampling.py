@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -34,6 +36,14 @@ def make(name, **options):
     return loss
 
 
+def compare_no_row_with_two_jumps(loss: GTPLoss) -> None:
+    """Otherwise it depends on the other rows which of them these are."""
+    terms = loss.objective.terms
+    consistency = dataclasses.replace(terms["consistency"], semigroup_every=None)
+    terms = {**terms, "consistency": consistency}
+    loss.objective = dataclasses.replace(loss.objective, terms=terms)
+
+
 def batch_for(name, size=8):
     return make_batch(size, mode="bc" if name == "bc" else "critic")
 
@@ -58,15 +68,26 @@ def test_with_its_noise_in_the_batch_a_loss_draws_nothing(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_row_keeps_its_loss_in_another_batch(name):
     """Noise belongs to a row, so that a batch may be split over processes or reordered."""
-    # No advantages: their standard deviation is that of the batch.
-    options = {"eta": 0.0} if name not in CRITICS and name != "nested critic" else {}
-    loss, td = make(name, reduction="none", **options), batch_for(name)
-    if name == "nested critic":
+    loss, td = make(name, reduction="none"), batch_for(name)
+    if name not in CRITICS:
+        # No advantages: their standard deviation is that of the batch.
         loss.eta = 0.0
+        compare_no_row_with_two_jumps(loss)
     td["loss_noise"] = loss.draw_noise(td)
     whole, half = loss(td.clone()), loss(td[3:6].clone())
     for key in (key for key in whole.keys() if key.startswith("loss_")):
         torch.testing.assert_close(half[key], whole[key][3:6])
+
+
+def test_a_row_of_two_jumps_keeps_its_loss_in_a_part_of_the_batch():
+    loss, td = make("bc", reduction="none", semigroup_every=4), batch_for("bc", 16)
+    td["loss_noise"] = loss.draw_noise(td)
+    whole, part = loss(td.clone()), loss(td[4:12].clone())
+    compare_no_row_with_two_jumps(loss)
+    neighbours = loss(td.clone())["loss_consistency"]
+    torch.testing.assert_close(part["loss_consistency"], whole["loss_consistency"][4:12])
+    changed = neighbours != whole["loss_consistency"]
+    assert changed.unflatten(0, (4, 4)).sum(-1).tolist() == [1, 1, 1, 1]
 
 
 def test_noise_that_does_not_fit():
@@ -85,6 +106,8 @@ def test_noise_that_does_not_fit():
 def test_weights_of_uneven_draws_give_the_losses_of_even_ones(name):
     """Row 0 drawn twice as often as rows 1 and 2: in a batch of exact shares all is equal."""
     loss, even = make(name), batch_for(name, 3)
+    if name not in CRITICS:
+        compare_no_row_with_two_jumps(loss)
     even["loss_noise"] = loss.draw_noise(even)
     uneven = even[torch.tensor([0, 0, 1, 2])].clone()
     probability = torch.tensor([0.5, 0.5, 0.25, 0.25])

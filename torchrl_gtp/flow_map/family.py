@@ -101,7 +101,9 @@ def _gtp() -> FamilyMember:
 
 def _paper() -> FamilyMember:
     """The same as printed."""
-    objective = gtp_objective("karras_grid", "none", 0.0, teacher="ema", lambda_flow=1.0)
+    objective = gtp_objective(
+        "karras_grid", "none", 0.0, teacher="ema", lambda_flow=1.0, semigroup_every=None
+    )
     return FamilyMember(objective, JumpSampler(), NoiseLevels(sigma_max=80.0))
 
 

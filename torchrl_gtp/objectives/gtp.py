@@ -86,9 +86,14 @@ class GTPLoss(AdvantageWeightedLoss):
         teacher ("current" or "ema"): which parameters make the consistency target, always
             without gradient: the current ones, or the delayed ones as in the paper. Defaults to
             ``"current"``.
+        semigroup_every (int, optional): one of each so many rows of a batch, drawn at random, is
+            compared with two frozen jumps in the place of a neighbour by the closed form; see
+            :class:`~torchrl_gtp.flow_map.Consistency`. ``None``: no row, as in the paper. Defaults
+            to ``8``.
         objective (Objective, optional): other terms than those of the paper, which then hold
-            everything that ``time_sampler``, ``time_weight``, ``robust_power`` and ``teacher``
-            say. Defaults to ``None``: consistency and flow term with those options.
+            everything that ``time_sampler``, ``time_weight``, ``robust_power``, ``teacher`` and
+            ``semigroup_every`` say. Defaults to ``None``: consistency and flow term with those
+            options.
         denoiser_network (GTPActor, optional): a trained policy whose denoiser the ODE solver of
             the objective follows, as in consistency distillation. The loss keeps a frozen copy.
             Defaults to ``None``: the solver follows the teacher's own denoiser.
@@ -171,6 +176,7 @@ class GTPLoss(AdvantageWeightedLoss):
         time_weight: TimeWeight = "edm",
         robust_power: float = 1.0,
         teacher: Literal["current", "ema"] = "current",
+        semigroup_every: int | None = 8,
         objective: Objective | None = None,
         denoiser_network: GTPActor | None = None,
         progress: float = 0.5,
@@ -191,13 +197,13 @@ class GTPLoss(AdvantageWeightedLoss):
         )
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
-            objective = gtp_objective(*own)
+            objective = gtp_objective(*own, semigroup_every=semigroup_every)
             if lambda_flow is not None:
                 objective = dataclasses.replace(objective, lambda_flow=lambda_flow)
-        elif own != ("log_normal", "edm", 1.0, "current"):
+        elif (*own, semigroup_every) != ("log_normal", "edm", 1.0, "current", 8):
             raise ValueError(
-                "time_sampler, time_weight, robust_power and teacher are those of the objective: "
-                f"leave them out beside objective={objective!r}, or change the objective's."
+                "time_sampler, time_weight, robust_power, teacher and semigroup_every are those of "
+                f"the objective: leave them out beside objective={objective!r}, or change its own."
             )
         if denoiser_network is None and objective.needs_denoiser:
             raise ValueError(

@@ -25,6 +25,7 @@ def paper_options() -> dict[str, Any]:
         "time_weight": "none",
         "robust_power": 0.0,
         "teacher": "ema",
+        "semigroup_every": None,
         "eta": 1.0,
         "lambda_flow": 1.0,
         "max_weight": None,

@@ -227,6 +227,7 @@ class GTPLossConfig(LossConfig):
     time_weight: str = "edm"
     robust_power: float = 1.0
     teacher: str = "current"
+    semigroup_every: int | None = 8
     objective: Any = None
     denoiser_network: Any = None
     progress: float = 0.5

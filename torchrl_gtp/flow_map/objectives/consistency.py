@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torchrl_gtp.flow_map.errors import (
@@ -52,7 +53,7 @@ class Consistency:
         solver_steps (int): its steps between t and u. Defaults to ``1``.
         at_data (bool): whether to compare both after a frozen jump from s to 0, as CTM does.
             Defaults to ``False``.
-        semigroup_every (int, optional): one of so many rows of a batch, drawn at random, is
+        semigroup_every (int, optional): one of each so many rows of a batch, drawn at random, is
             compared with two frozen jumps, ``Phi^-(Phi^-(a_t, t, m), m, s)`` with ``ln m`` uniform
             between ``ln s`` and ``ln t``: the semigroup property of a solution map. It takes the
             place of ``a_u`` there and costs one more evaluation of these rows. A neighbour's
@@ -164,9 +165,7 @@ class Consistency:
             _rows(entry)
             for entry in (action_t, times.t, times.s, times.u, inputs.draws["middle"], action_u)
         )
-        # At random: a batch may be put together of parts, or have a period.
-        num_jumps = math.ceil(len(noisy) / (self.semigroup_every or 1))
-        rows = _rows(inputs.draws["row_rank"])[:, 0].topk(num_jumps).indices
+        rows = _one_of_each(self.semigroup_every or 1, _rows(inputs.draws["row_rank"])[:, 0])
         condition = None if inputs.condition is None else _rows(inputs.condition)[rows]
 
         t, s = t[rows], s[rows]
@@ -179,6 +178,16 @@ class Consistency:
             source.index_copy(0, rows, reached.to(source.dtype)).reshape(action_u.shape),
             u.index_copy(0, rows, middle.to(u.dtype)).reshape(times.u.shape),
         )
+
+
+def _one_of_each(num_rows: int, rank: Tensor) -> Tensor:
+    """The row of the largest rank among each so many rows; the last ones may be fewer.
+
+    At random, for a batch may have a period; and by neighbours, so that a part of a batch that
+    another process has is treated as in the whole.
+    """
+    blocks = F.pad(rank, (0, -len(rank) % num_rows), value=-1.0).reshape(-1, num_rows)
+    return blocks.argmax(-1) + num_rows * torch.arange(len(blocks), device=rank.device)
 
 
 def _rows(entry: Tensor) -> Tensor:
