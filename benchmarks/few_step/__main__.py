@@ -50,7 +50,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--methods", nargs="+", help=f"of: {names}; variants: {variants}")
     parser.add_argument("--sets", nargs="+", help=f"of: {', '.join(DEFAULT_SETS)}; or Minari ids")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
-    parser.add_argument("--updates", type=int, help=f"of GTP, default: {_FULL['updates']}")
+    parser.add_argument(
+        "--updates", type=int, help=f"of three network evaluations, default: {_FULL['updates']}"
+    )
     parser.add_argument("--samples", type=int, default=12_000, help="default: %(default)s")
     parser.add_argument("--lr", type=float, default=Training.lr, help="default: %(default)s")
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")

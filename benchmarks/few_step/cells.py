@@ -57,13 +57,20 @@ def finished(cell: Cell, folder: Path) -> bool:
     path = cell.path(folder)
     if not path.is_file():
         return False
-    settings = json.loads(path.read_text())["cell"]
-    if settings != asdict(cell):
+    record = json.loads(path.read_text())
+    there = record["cell"], record.get("definition")
+    asked = asdict(cell), _definition(cell)
+    if there != asked:
         raise ValueError(
-            f"{path} is of a run with other settings, {settings}; asked for are {asdict(cell)}. "
+            f"{path} is of a run with other settings, {there}; asked for are {asked}. "
             "Choose another folder, or remove the file."
         )
     return True
+
+
+def _definition(cell: Cell) -> str:
+    """What the name of the method stands for now: its objective, noise levels and samplers."""
+    return repr(ALL_METHODS[cell.method])
 
 
 def run_cell(cell: Cell, folder: Path) -> None:
@@ -78,6 +85,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
     actor, num_updates, evaluations = train(method, data, cell.training)
     record = {
         "cell": asdict(cell),
+        "definition": _definition(cell),
         "num_updates": num_updates,
         "network_evaluations": evaluations,
         "cpu_seconds": round(time.process_time() - begin, 1),

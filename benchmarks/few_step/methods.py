@@ -40,7 +40,7 @@ METHODS: dict[str, Method] = {
     # Trained on five levels, so that there are no more steps.
     "ddpm": _member("ddpm", "ddpm", most_steps=5),
     "flow_matching": _member("flow_matching", "euler", heun=OdeSampler("heun", "linear")),
-    # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_quality.md).
+    # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_log.md).
     "consistency": _member("consistency", "consistency", lr=1e-3),
     "ctm": _member("ctm", "jumps"),
     "shortcut": _member("shortcut", "jumps"),

@@ -15,7 +15,8 @@ from torchrl_gtp.training import Update, cosine, make_optimizer
 __all__ = ["EVALUATIONS_PER_UPDATE", "Training", "make_batch", "train"]
 
 EVALUATIONS_PER_UPDATE = 3
-"""Network evaluations for each sample in one update of GTP: student, teacher and flow term."""
+"""Network evaluations for each sample in one update of the printed objective: student, teacher and
+flow term."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Training:
     """How all methods are trained.
 
     Attributes:
-        num_updates: updates of GTP; a method with fewer network evaluations in each gets more.
+        num_updates: the budget in updates of three network evaluations, as the printed objective
+            has; a method with more evaluations in each update gets fewer updates, and vice versa.
         batch_size: samples in an update, drawn afresh.
         lr: initial learning rate of Adam, which falls to 0 on half a cosine; some methods have one
             of their own.

@@ -8,6 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+# What a field stood for before it was there, where that is not its default.
+BEFORE: dict[str, Any] = {"loss.semigroup_every": None}
+
 
 def recipe_config(*files: Path) -> dict[str, Any]:
     """Read the fields of a recipe and their defaults.
@@ -24,6 +27,8 @@ def completed(
     former: Mapping[str, Any], present: Mapping[str, Any], accepted: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give a config the fields that have been added since it was written.
+
+    They get their defaults, or what they stood for before (``BEFORE``).
 
     Args:
         former: the config.
@@ -64,7 +69,7 @@ def _completed(
     for name, default in present.items():
         place = f"{prefix}{name}"
         if name not in former:
-            config[name] = added[place] = default
+            config[name] = added[place] = BEFORE.get(place, default)
         elif _is_group(default) and _is_group(former[name]):
             config[name], *parts = _completed(former[name], default, accepted, f"{place}.")
             added, gone = added | parts[0], gone | parts[1]

@@ -56,7 +56,7 @@ def make_loss(
     actor_options["num_steps"] = actor_options.pop("num_steps_train")
     actor_options.pop("num_steps_eval")
     if actor_options.get("sigma_data") is None:
-        # One number for all dimensions: see docs/few_step_quality.md.
+        # One number for all dimensions: see docs/few_step_log.md.
         scale = action_scale(buffer[:]["action"])
         actor_options["sigma_data"] = scale.square().mean().sqrt().item()
     data = {"observation_dim": metadata.observation_dim, "action_spec": metadata.action_spec}

@@ -60,7 +60,7 @@ def resumed_config(
 ) -> DictConfig:
     """Read the config of an interrupted run and apply the overrides given beside ``resume``.
 
-    Fields that were added since take their defaults, and are printed.
+    Fields that were added since take what they stood for before, and are printed.
 
     Args:
         folder: the run's output folder.
@@ -86,7 +86,7 @@ def resumed_config(
     if added:
         defaults = ", ".join(f"{name}={value}" for name, value in added.items())
         print(
-            f"The run in {folder} is older than some fields, which get their defaults: {defaults}"
+            f"The run in {folder} is older than some fields, which get what was so then: {defaults}"
         )
     config = OmegaConf.create(fields)
     OmegaConf.set_struct(config, True)

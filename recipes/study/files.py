@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from recipes.common.former_config import BEFORE
 from recipes.study.grid import cell_defaults
 
 CONFIG, CURVES, RESULT, FAILURE, OWNER = (
@@ -142,7 +143,7 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
     """Check that the folder of a cell is new or was made with the same settings.
 
     A field that the folder's config lacks, because it was written before there was that field,
-    counts as the same where the cell has its default.
+    counts as the same where the cell has its default, or what it stood for before.
 
     Args:
         folder: the cell's folder.
@@ -166,7 +167,7 @@ def check_config(folder: Path, config: DictConfig) -> list[str]:
     added = {
         name: value
         for name, value in here.items()
-        if name not in there and name in defaults and value == defaults[name]
+        if name not in there and name in defaults and value == BEFORE.get(name, defaults[name])
     }
     different = differences({**there, **added}, here)
     # Cut between two lines it can be read, and would seem to be made with other settings.

@@ -166,6 +166,16 @@ def test_an_interrupted_cell_leaves_nothing(tmp_path, monkeypatch):
     assert not list((tmp_path / "cells").iterdir())
 
 
+def test_a_cell_of_a_method_that_has_changed_since_is_an_error(tmp_path, monkeypatch):
+    cell = tiny_cell()
+    run_cell(cell, tmp_path)
+    assert finished(cell, tmp_path)
+    changed = {"gtp": VARIANTS["gtp:semigroup_every=none"]}
+    monkeypatch.setattr(cells_module, "ALL_METHODS", changed)
+    with pytest.raises(ValueError, match="other settings"):
+        finished(cell, tmp_path)
+
+
 def test_a_cell_of_other_settings_is_an_error(tmp_path):
     cell = tiny_cell()
     run_cell(cell, tmp_path)

@@ -39,5 +39,4 @@ def make_family_case(name: str) -> LossCase:
         name=f"{name}-bc",
         make_loss=partial(make_loss, "bc", objective=objective),
         owners={f"loss_{term}": "actor_network" for term in objective.terms},
-        slow_targets={"objective": dataclasses.replace(objective, teacher="ema")},
     )

@@ -239,6 +239,11 @@ def test_chunks_are_clipped_on_the_way():
     [
         ({"objective": family("ctm").objective, "robust_power": 0.0}, ValueError, "leave them out"),
         (
+            {"objective": family("ctm").objective, "semigroup_every": 4},
+            ValueError,
+            "leave them out",
+        ),
+        (
             {"objective": family("consistency_distillation").objective},
             ValueError,
             "give a trained policy as denoiser_network",

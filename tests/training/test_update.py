@@ -38,7 +38,8 @@ def targets_of(loss):
 
 def full_update(mode, device="cpu", **options):
     """Every schedule in one run: the doubling curriculum, eta, the flow term and the rate."""
-    loss = make_loss(mode, **{**paper_options(), "max_weight": 20.0, "eta": 0.0})
+    options_of_loss = {**paper_options(), "max_weight": 20.0, "eta": 0.0, "semigroup_every": 8}
+    loss = make_loss(mode, **options_of_loss)
     loss = loss.to(device=device, dtype=torch.float64)
     schedules = {"lr": cosine(1.0, 0.1), "lambda_flow": linear(1.0, 0.5)}
     schedules["lr.actor_network"] = cosine(1.0, 0.2)

@@ -211,7 +211,7 @@ class PolicyLoss(SharedLayersLoss):
 
         Put into the batch under ``tensor_keys.noise``, they are used instead of fresh draws: then
         eager, compiled and captured code give the same numbers, and so do the parts of a batch
-        that is split over processes.
+        that is split over processes, where their size is a multiple of ``semigroup_every``.
 
         Args:
             tensordict (TensorDictBase): a batch with actions; not modified.

@@ -32,10 +32,11 @@ class GTPLoss(AdvantageWeightedLoss):
     """The loss of a generative trajectory policy, with or without a critic.
 
     The actor is trained by ``loss_consistency + loss_flow`` (paper, eq. 7 to 9): a
-    self-consistency of the flow map along the closed-form score approximation, and a denoising
-    error with factor ``lambda_flow``. With a critic, both are weighted by the advantage (eq. 10),
-    and no gradient of Q reaches the actor. Without a critic it is GTP-BC, which clones the
-    behaviour and reads only observations and actions.
+    self-consistency of the flow map along the closed-form score approximation (for one row in
+    ``semigroup_every``, along its own jumps), and a denoising error with factor ``lambda_flow``.
+    With a critic, both are weighted by the advantage (eq. 10), and no gradient of Q reaches the
+    actor. Without a critic it is GTP-BC, which clones the behaviour and reads only observations
+    and actions.
 
     The critic is either clipped double-Q learning (eq. 11) on the networks given here, or any
     other :class:`~torchrl_gtp.objectives.Critic`, which brings its own networks.
@@ -103,7 +104,8 @@ class GTPLoss(AdvantageWeightedLoss):
         sync_advantage (bool): whether the standard deviation of the advantages is over the
             batches of all processes of ``torch.distributed``'s default group, where there is one.
             All of them have to call the loss together. So data-parallel training on equal parts
-            of a batch has the gradients of one process on the whole. Defaults to ``False``.
+            of a batch, of a multiple of ``semigroup_every`` rows, has the gradients of one process
+            on the whole. Defaults to ``False``.
         **critic_options: further arguments of
             :class:`~torchrl_gtp.objectives.ClippedDoubleQLoss`. Those that are not about its
             critics (``delay_actor``, ``use_prioritized_weights``, ``reduction``) hold without

@@ -303,7 +303,7 @@ def test_a_run_older_than_some_fields_gets_their_defaults(
 ) -> None:
     def forget(config: dict) -> None:
         del config["compile"], config["env"]["candidate_selection"], config["actor"]["sampler"]
-        del config["replay_buffer"]["reward_transform"]
+        del config["replay_buffer"]["reward_transform"], config["loss"]["semigroup_every"]
         # What was never listed, or stands for something else, is no field that is gone.
         config["replay_buffer"]["prefetch"] = None
         config["actor"]["noise_levels"]["_target_"] = "torchrl_gtp.NoiseLevels"
@@ -316,6 +316,8 @@ def test_a_run_older_than_some_fields_gets_their_defaults(
     assert "replay_buffer.reward_transform=None" in printed and "compile={" in printed
     assert "rho" not in printed and "batch_size" not in printed
     assert (cfg.actor.sampler, cfg.replay_buffer.batch_size) == ("jumps", 16)
+    # It trained without, before there was this field.
+    assert cfg.loss.semigroup_every is None
     recipe.run(cfg, tmp_path)
     assert load_checkpoint(tmp_path / "gtp_bc" / "last.pt")["learner"]["step"] == 4
     with pytest.raises(ValueError, match="trained with"):

@@ -177,6 +177,23 @@ def test_a_cell_older_than_some_fields_gets_their_defaults(
     assert OmegaConf.load(tmp_path / files.CONFIG).env.candidate_selection == "softmax"
 
 
+@pytest.mark.parametrize(
+    ("method", "is_same"), [("gtp", False), ("gtp_paper", True), ("gtp_no_semigroup", True)]
+)
+def test_a_field_that_changed_the_default_when_it_came(
+    make_cell, tmp_path: Path, method: str, is_same: bool
+) -> None:
+    cell = make_cell(method)
+    former = OmegaConf.merge(cell.config)
+    del former["loss"]["semigroup_every"]
+    files.write_config(tmp_path, former)
+    if is_same:
+        assert files.check_config(tmp_path, cell.config) == ["loss.semigroup_every=None"]
+    else:
+        with pytest.raises(ValueError, match=r"loss\.semigroup_every: nothing and 8\n"):
+            files.check_config(tmp_path, cell.config)
+
+
 def test_a_field_that_there_is_no_more_is_refused(make_cell, tmp_path: Path) -> None:
     cell = make_cell("bc")
     former = OmegaConf.merge(cell.config, {"env": {"fps": 30}})

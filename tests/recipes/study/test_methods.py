@@ -8,6 +8,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from recipes.gtp.learner import Learner
 from recipes.gtp.train import make_buffer
 from recipes.study.grid import HERE, Cell
+from torchrl_gtp import paper_options
 from torchrl_gtp.data import MinariReplayBuffer
 
 METHODS = sorted(file.stem for file in (HERE / "method").glob("*.yaml"))
@@ -62,6 +63,17 @@ def test_every_method_learns_acts_and_goes_on(make_cell, method: str) -> None:
             outputs.append(trained.update(batch))
         assert outputs[0].keys() == outputs[1].keys()
         assert all(torch.equal(value, outputs[1][name]) for name, value in outputs[0].items())
+
+
+def test_the_printed_setting_is_that_of_the_library(make_cell) -> None:
+    loss, options = make_cell("gtp_paper").config.loss, paper_options()
+    assert {name: loss[name] for name in options} == options
+
+
+def test_without_rows_of_two_jumps_nothing_else_differs(make_cell) -> None:
+    usual, changed = (make_cell(name).config for name in ("gtp", "gtp_no_semigroup"))
+    assert changed.loss == {**usual.loss, "semigroup_every": None}
+    assert all(changed[name] == usual[name] for name in usual if name not in ("loss", "method"))
 
 
 def test_the_actor_of_td3_bc_waits_for_every_second_update(make_cell) -> None:

@@ -58,10 +58,13 @@ class Consistency:
             between ``ln s`` and ``ln t``: the semigroup property of a solution map. It takes the
             place of ``a_u`` there and costs one more evaluation of these rows. A neighbour's
             target carries what is known at small noise levels up by one gap at a time, this one in
-            a few leaps. Defaults to ``None``: no row.
+            a few leaps. Rows of all batch dimensions count, and the last ones may be fewer: a
+            batch of one has no row that is compared by way of the data. Defaults to ``None``: no
+            row.
 
     Raises:
-        ValueError: for options outside the ranges above.
+        ValueError: for options outside the ranges above, or ``semigroup_every`` beside
+            ``time_weight="gap"``.
     """
 
     time_sampler: TimeSampler = field(default_factory=LogNormalTimes)
@@ -88,6 +91,11 @@ class Consistency:
         if every is not None and (type(every) is not int or every < 1):
             raise ValueError(
                 f"semigroup_every must be an integer of at least 1, or None; got {every!r}."
+            )
+        if every is not None and self.time_weight == "gap":
+            raise ValueError(
+                f"semigroup_every={every} goes with a time_weight other than 'gap': two jumps have "
+                "no neighbour whose gap could divide the error. Leave one of them out."
             )
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
@@ -161,8 +169,9 @@ class Consistency:
         action_u: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Replaces a_u and u on some rows by a frozen jump from a_t, and by where it ends."""
+        leading = action_t.shape[:-1]
         noisy, t, s, u, share, source = (
-            _rows(entry)
+            _rows(entry.expand(*leading, entry.shape[-1]))
             for entry in (action_t, times.t, times.s, times.u, inputs.draws["middle"], action_u)
         )
         rows = _one_of_each(self.semigroup_every or 1, _rows(inputs.draws["row_rank"])[:, 0])
@@ -176,7 +185,7 @@ class Consistency:
         reached = teacher(noisy[rows], t, middle, condition)
         return (
             source.index_copy(0, rows, reached.to(source.dtype)).reshape(action_u.shape),
-            u.index_copy(0, rows, middle.to(u.dtype)).reshape(times.u.shape),
+            u.index_copy(0, rows, middle.to(u.dtype)).reshape(*leading, 1),
         )
 
 

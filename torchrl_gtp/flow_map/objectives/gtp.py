@@ -26,7 +26,9 @@ def gtp_objective(
     lambda_flow: float = 3.0,
     semigroup_every: int | None = 8,
 ) -> Objective:
-    """Returns the terms of the paper: consistency by the closed form, and denoising.
+    """Returns the terms of the paper, consistency and denoising.
+
+    The paper's consistency is by the closed form alone; the default is not.
 
     Args:
         time_sampler ("log_normal", "karras_grid" or TimeSampler): gives the times (t, u, s) of
