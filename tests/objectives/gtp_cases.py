@@ -171,5 +171,5 @@ def make_case(mode: str) -> LossCase:
         value_estimators=GTPLoss.SUPPORTED_VALUE_ESTIMATORS if critic else (),
         make_shared=partial(make_shared_loss, mode) if critic else None,
         shared=shared,
-        slow_targets={"teacher": "ema"} if mode == "critic" else {},
+        overfit_options={"semigroup_every": None} if mode == "critic" else {},
     )

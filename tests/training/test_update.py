@@ -38,8 +38,8 @@ def targets_of(loss):
 
 def full_update(mode, device="cpu", **options):
     """Every schedule in one run: the doubling curriculum, eta, the flow term and the rate."""
-    options_of_loss = {**paper_options(), "max_weight": 20.0, "eta": 0.0, "semigroup_every": 8}
-    loss = make_loss(mode, **options_of_loss)
+    changes = {"max_weight": 20.0, "eta": 0.0, "semigroup_every": 8}
+    loss = make_loss(mode, **{**paper_options(), **changes})
     loss = loss.to(device=device, dtype=torch.float64)
     schedules = {"lr": cosine(1.0, 0.1), "lambda_flow": linear(1.0, 0.5)}
     schedules["lr.actor_network"] = cosine(1.0, 0.2)
@@ -106,9 +106,8 @@ def test_compiled_by_inductor_is_eager():
     eager, compiled = full_update("critic"), full_update("critic")
     torch.compiler.reset()
     histories = [run(eager, "critic"), run(compiled, "critic", torch.compile(compiled))]
-    # Generated code sums in another order: five updates agree within 1e-15, then Adam's division
-    # by small second moments carries the roundings up to 1e-7 of values of order 1.
-    assert_same_run(eager, compiled, histories, atol=3e-7)
+    # Generated code sums in another order, so that values near zero agree in absolute terms only.
+    assert_same_run(eager, compiled, histories, atol=1e-8)
 
 
 @pytest.mark.filterwarnings("ignore:.*CudaGraphModule")

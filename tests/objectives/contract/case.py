@@ -37,8 +37,8 @@ class LossCase:
         value_estimators: those that the loss supports.
         make_shared: ``make_shared(separate_losses)``, a loss whose networks share an encoder.
         shared: the encoder's weight in each network of that loss, the actor's first.
-        slow_targets: options that make targets follow the training slowly. One that chases targets
-            of its own on the same few draws for ever need not fall.
+        overfit_options: options with which the loss falls on one batch of always the same draws. A
+            row compared with the loss's own jumps, the same one for ever, need not come down.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LossCase:
     value_estimators: tuple[ValueEstimators, ...] = ()
     make_shared: Callable[[bool], LossModule] | None = None
     shared: Mapping[str, NestedKey] = field(default_factory=dict)
-    slow_targets: Mapping[str, Any] = field(default_factory=dict)
+    overfit_options: Mapping[str, Any] = field(default_factory=dict)
 
     def loss(self, **options: Any) -> LossModule:
         """Makes the loss, with an updater where it has targets."""

@@ -52,7 +52,7 @@ class GradientTests:
         assert all(td[key].shape == td.shape and not td[key].requires_grad for key in written)
 
     def test_overfits_one_batch(self, case: LossCase):
-        loss, td = case.loss(**case.slow_targets), case.make_batch()
+        loss, td = case.loss(**case.overfit_options), case.make_batch()
         optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
         values = []
         for _ in range(60):
