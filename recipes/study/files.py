@@ -27,7 +27,7 @@ CONFIG, CURVES, RESULT, FAILURE, OWNER = (
 STARTS, LOCK, LOG, STUDY = "starts.json", ".lock", "log.txt", "study.yaml"
 # Beginnings of the fields that change neither what is trained nor how it is evaluated.
 FREE = (
-    *("device", "num_threads", "resume", "logger", "checkpoint"),
+    *("device", "num_threads", "compile", "resume", "logger", "checkpoint"),
     *("study.note", "study.source", "method.note"),
 )
 # A result without these was not written by this recipe.
