@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -47,6 +48,10 @@ class Cell:
         name = re.sub("[/:]", "_", f"{self.data}-{self.method}-{self.seed}.json")
         return folder / "cells" / name
 
+    def weights(self, folder: Path) -> Path:
+        """The file of the actor's weights; without them the cell still counts as finished."""
+        return self.path(folder).with_suffix(".pt")
+
 
 def finished(cell: Cell, folder: Path) -> bool:
     """Whether the cell has been run before.
@@ -89,14 +94,20 @@ def run_cell(cell: Cell, folder: Path) -> None:
         "num_updates": num_updates,
         "network_evaluations": evaluations,
         "cpu_seconds": round(time.process_time() - begin, 1),
-        "floor": measure_floor(data, cell.num_samples),
+        "floor": _floor(cell.data, cell.num_samples),
         "rows": measure(actor, method, data, cell.num_samples, cell.seed),
     }
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The weights come first: a finished cell has both.
-    _write_whole(path.with_suffix(".pt"), lambda to: torch.save(actor.state_dict(), to))
+    _write_whole(cell.weights(folder), lambda to: torch.save(actor.state_dict(), to))
     _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
+
+
+@functools.cache
+def _floor(data: str, num_samples: int) -> dict[str, float]:
+    """The floor of a data set, which all of its cells share: measured once in a process."""
+    return measure_floor(make_set(data), num_samples)
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

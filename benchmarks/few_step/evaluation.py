@@ -12,6 +12,7 @@ from benchmarks.few_step.data_set import DataSet, Reference
 from benchmarks.few_step.measures import (
     best_of_error,
     grouped_energy_distance,
+    grouped_mean_distance,
     grouped_sliced_wasserstein,
     mode_statistics,
 )
@@ -41,6 +42,7 @@ def measure(
     """
     torch.manual_seed(_EVALUATION_SEED + seed)
     reference = data.reference(num_samples)
+    within = grouped_mean_distance(reference.second.action, reference.group)
     condition, action, _ = reference.first
     noise = torch.randn_like(action)
     # The rows are ordered by group: evenly spread ones are of all groups.
@@ -52,7 +54,8 @@ def measure(
         for num_steps in NUM_STEPS:
             if method.most_steps is not None and num_steps > method.most_steps:
                 continue
-            row = compare(sample(actor, sampler, condition, noise, num_steps), reference)
+            samples = sample(actor, sampler, condition, noise, num_steps)
+            row = compare(samples, reference, within)
             if data.has_one_action:
                 candidates = sample(actor, sampler, candidate_condition, candidate_noise, num_steps)
                 row["best_of_16_mse"] = best_of_error(candidates, action[few]).item()
@@ -68,11 +71,19 @@ def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
 
-def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
-    """Measures samples [N, A] under the conditions of ``reference.first``."""
+def compare(
+    samples: Tensor, reference: Reference, within: Tensor | None = None
+) -> dict[str, float]:
+    """Measures samples [N, A] under the conditions of ``reference.first``.
+
+    Args:
+        samples: the samples.
+        reference: what they are compared with.
+        within: the mean distance of ``reference.second`` in each group [G], if it is known.
+    """
     group, data = reference.group, reference.second.action
     measured = {
-        "energy_distance": grouped_energy_distance(samples, data, group),
+        "energy_distance": grouped_energy_distance(samples, data, group, within),
         "sliced_wasserstein": grouped_sliced_wasserstein(samples, data, group),
     }
     if reference.modes is not None:

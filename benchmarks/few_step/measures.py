@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,9 @@ __all__ = [
     "best_of_error",
     "energy_distance",
     "grouped_energy_distance",
+    "grouped_mean_distance",
     "grouped_sliced_wasserstein",
+    "mean_distance",
     "mode_statistics",
     "sliced_wasserstein",
 ]
@@ -19,10 +19,10 @@ __all__ = [
 # A mode counts as covered if it gets this share of the samples that it should get.
 _COVERED_SHARE = 0.2
 # Rows of distances that are computed at once: with thousands of columns they fit into a cache.
-_BLOCK = 32
+_BLOCK = 16
 
 
-def energy_distance(first: Tensor, second: Tensor) -> Tensor:
+def energy_distance(first: Tensor, second: Tensor, within_second: Tensor | None = None) -> Tensor:
     """Computes the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of two samples.
 
     It is that of the two empirical distributions, so never negative; two draws of N points from
@@ -31,6 +31,8 @@ def energy_distance(first: Tensor, second: Tensor) -> Tensor:
     Args:
         first (Tensor): points [N, A].
         second (Tensor): points [M, A].
+        within_second (Tensor, optional): :func:`mean_distance` of ``second``, where many samples
+            are compared with the same. Defaults to ``None``: it is computed.
 
     Returns:
         Tensor: the distance, a scalar, without gradient.
@@ -47,22 +49,51 @@ def energy_distance(first: Tensor, second: Tensor) -> Tensor:
             "first and second must have the same dimension, got the shapes "
             f"{tuple(first.shape)} and {tuple(second.shape)}."
         )
-    within = _mean_distance(first, first) + _mean_distance(second, second)
-    return (2 * _mean_distance(first, second) - within).to(first.dtype)
+    if within_second is None:
+        within_second = mean_distance(second)
+    within = mean_distance(first) + within_second
+    return (2 * _mean_distance_between(first, second) - within).to(first.dtype)
 
 
 @torch.no_grad()
-def _mean_distance(first: Tensor, second: Tensor) -> Tensor:
-    # By way of scalar products, as in `cdist` of many points, small distances would be lost in
-    # rounding; and its exact mode writes all of N x M to memory, several times slower for 12,000.
-    coordinates = second.mT.contiguous()
+def mean_distance(points: Tensor) -> Tensor:
+    """Computes the mean distance ``E|X - X'|`` of all pairs, a point with itself among them.
+
+    Args:
+        points (Tensor): points [N, A].
+
+    Returns:
+        Tensor: the mean, a scalar of double precision.
+
+    Examples:
+        >>> mean_distance(torch.tensor([[0.0], [1.0]]))
+        tensor(0.5000, dtype=torch.float64)
+    """
+    coordinates = points.mT.contiguous()
     sums = []
-    for block in first.split(_BLOCK):
-        square = (block[:, :1] - coordinates[0]).square_()
-        for dim in range(1, len(coordinates)):
-            square += (block[:, dim : dim + 1] - coordinates[dim]).square_()
-        sums.append(square.sqrt_().sum())
+    # Each pair once, but those within a block in both orders.
+    for start in range(0, len(points), _BLOCK):
+        block = points[start : start + _BLOCK]
+        distances = _distances(block, coordinates[:, start:])
+        sums.append(2 * distances.sum() - distances[:, : len(block)].sum())
+    return torch.stack(sums).sum(dtype=torch.float64) / len(points) ** 2
+
+
+@torch.no_grad()
+def _mean_distance_between(first: Tensor, second: Tensor) -> Tensor:
+    coordinates = second.mT.contiguous()
+    sums = [_distances(block, coordinates).sum() for block in first.split(_BLOCK)]
     return torch.stack(sums).sum(dtype=torch.float64) / (len(first) * len(second))
+
+
+def _distances(block: Tensor, coordinates: Tensor) -> Tensor:
+    """Distances [B, M] of points [B, A] to points [A, M]."""
+    # By way of scalar products, as in `cdist` of many points, small distances would be lost in
+    # rounding; and its exact mode is several times slower.
+    square = (block[:, :1] - coordinates[0]).square_()
+    for dim in range(1, len(coordinates)):
+        square += (block[:, dim : dim + 1] - coordinates[dim]).square_()
+    return square.sqrt_()
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128) -> Tensor:
@@ -91,20 +122,40 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128
     return difference.square().mean().sqrt()
 
 
-def grouped_energy_distance(first: Tensor, second: Tensor, group: Tensor) -> Tensor:
-    """Computes the mean over groups of :func:`energy_distance`; ``group`` [N] is of both."""
-    return _mean_over_groups(energy_distance, first, second, group)
+def grouped_energy_distance(
+    first: Tensor, second: Tensor, group: Tensor, within_second: Tensor | None = None
+) -> Tensor:
+    """Computes the mean over groups of :func:`energy_distance`.
+
+    Args:
+        first (Tensor): points [N, A].
+        second (Tensor): points [N, A].
+        group (Tensor): the group of each row [N], of both.
+        within_second (Tensor, optional): :func:`grouped_mean_distance` of ``second``. Defaults to
+            ``None``: it is computed.
+
+    Returns:
+        Tensor: the mean, a scalar.
+    """
+    if within_second is None:
+        within_second = grouped_mean_distance(second, group)
+    distances = [
+        energy_distance(first[group == one], second[group == one], within)
+        for one, within in zip(group.unique(), within_second, strict=True)
+    ]
+    return torch.stack(distances).mean()
+
+
+def grouped_mean_distance(points: Tensor, group: Tensor) -> Tensor:
+    """Computes :func:`mean_distance` of each group, [G]; ``group`` [N] is of the points."""
+    return torch.stack([mean_distance(points[group == one]) for one in group.unique()])
 
 
 def grouped_sliced_wasserstein(first: Tensor, second: Tensor, group: Tensor) -> Tensor:
     """Computes the mean over groups of :func:`sliced_wasserstein`; ``group`` [N] is of both."""
-    return _mean_over_groups(sliced_wasserstein, first, second, group)
-
-
-def _mean_over_groups(
-    distance: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, group: Tensor
-) -> Tensor:
-    distances = [distance(first[group == one], second[group == one]) for one in group.unique()]
+    distances = [
+        sliced_wasserstein(first[group == one], second[group == one]) for one in group.unique()
+    ]
     return torch.stack(distances).mean()
 
 

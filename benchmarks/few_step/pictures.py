@@ -29,12 +29,16 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     """Draws the samples, and the trajectories of some of them, of finished cells of one planar set.
 
     Args:
-        cells: cells of one set in the plane, one for each method.
+        cells: cells of one set in the plane, one for each method. Those whose weights were not
+            kept are left out.
         folder: where the cells are, and where the pictures go.
 
     Returns:
-        list of Path: the two pictures.
+        list of Path: the two pictures; none where no cell has weights.
     """
+    cells = [cell for cell in cells if cell.weights(folder).is_file()]
+    if not cells:
+        return []
     data = make_set(cells[0].data)
     torch.manual_seed(0)
     reference = data.reference(_SAMPLES_DRAWN)
@@ -73,8 +77,7 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
 
 def _load(cell: Cell, data: DataSet, folder: Path) -> GTPActor:
     actor = make_actor(ALL_METHODS[cell.method], data, cell.training.network)
-    weights = torch.load(cell.path(folder).with_suffix(".pt"), weights_only=True)
-    actor.load_state_dict(weights)
+    actor.load_state_dict(torch.load(cell.weights(folder), weights_only=True))
     return actor
 
 

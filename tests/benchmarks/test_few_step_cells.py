@@ -51,9 +51,9 @@ def test_all_methods_meet_the_same_draws_and_each_seed_its_own(monkeypatch):
     for name, seed in itertools.product(("gtp", "ddpm", "consistency"), (0, 1)):
         seen = met[name, seed] = []
 
-        def recorded(samples, reference, seen=seen):
+        def recorded(samples, reference, within, seen=seen):
             seen.append(reference)
-            return compare(samples, reference)
+            return compare(samples, reference, within)
 
         monkeypatch.setattr(evaluation, "compare", recorded)
         method = dataclasses.replace(METHODS[name], most_steps=2)
@@ -152,6 +152,44 @@ def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     run_cells([first, second], tmp_path)
     assert runs == [second]
     assert first.path(tmp_path).stat().st_mtime_ns == before
+
+
+def test_the_cells_of_a_set_share_one_measurement_of_its_floor(tmp_path, monkeypatch):
+    measured = []
+
+    def counted(data, num_samples):
+        measured.append(data.name)
+        return evaluation.measure_floor(data, num_samples)
+
+    monkeypatch.setattr(cells_module, "measure_floor", counted)
+    # A size that no other test has: the floors of a process are kept.
+    cells = [
+        Cell("gtp", data, seed, TINY, num_samples=41)
+        for data in ("ring", "line")
+        for seed in (0, 1)
+    ]
+    run_cells(cells, tmp_path)
+    assert measured == ["ring", "line"]
+    floors = [json.loads(cell.path(tmp_path).read_text())["floor"] for cell in cells]
+    assert floors[0] == floors[1] != floors[2] == floors[3]
+
+
+def test_a_cell_without_its_weights_is_finished_and_left_out_of_the_pictures(tmp_path):
+    arguments = ["--methods", "gtp", "diffusion", "--sets", "ring", "--seeds", "0"]
+    arguments += ["--updates", "2", "--samples", "30", "--out", str(tmp_path)]
+    main(arguments)
+    before = (tmp_path / "results.csv").read_text()
+    picture = tmp_path / "ring-samples.png"
+    for name in ("gtp", "diffusion"):
+        whole = picture.stat().st_size
+        (tmp_path / "cells" / f"ring-{name}-0.pt").unlink()
+        picture.unlink()
+        main(arguments)
+        assert (tmp_path / "results.csv").read_text() == before
+        if name == "gtp":
+            assert picture.stat().st_size < whole
+        else:
+            assert not picture.exists()
 
 
 def test_an_interrupted_cell_leaves_nothing(tmp_path, monkeypatch):

@@ -11,7 +11,9 @@ from benchmarks.few_step.measures import (
     best_of_error,
     energy_distance,
     grouped_energy_distance,
+    grouped_mean_distance,
     grouped_sliced_wasserstein,
+    mean_distance,
     mode_statistics,
     sliced_wasserstein,
 )
@@ -41,6 +43,24 @@ def test_energy_distance_is_that_of_all_pairs(dim):
     )
     expected = (2 * between - sum(within)).item()
     assert energy_distance(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_points", [1, 15, 16, 33, 70])
+def test_mean_distance_is_that_of_all_pairs_in_both_orders(num_points):
+    points = torch.randn(num_points, 2)
+    expected = (points.double().unsqueeze(1) - points.double()).norm(dim=-1).mean()
+    assert mean_distance(points).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_mean_distance_within_the_data_may_be_given():
+    group = torch.tensor([0, 1, 1]).repeat(20)
+    first, second = torch.randn(60, 2), torch.randn(60, 2)
+    known = grouped_mean_distance(second, group)
+    expected = grouped_energy_distance(first, second, group)
+    assert torch.equal(grouped_energy_distance(first, second, group, known), expected)
+    # It is what is read, for each group.
+    lower = grouped_energy_distance(first, second, group, known + torch.tensor([0.5, 0.25]))
+    torch.testing.assert_close(lower, expected - 0.375)
 
 
 def test_energy_distance_of_points_of_different_dimensions():
