@@ -61,8 +61,10 @@ def score_against_steps(study: StudyResults, *, against_time: bool = False) -> b
     def draw(axes: Axes, task: str, style: Mapping[str, dict[str, Any]]) -> None:
         for method in study.methods_of(task):
             cells = study.of(task, method)
-            # A policy without steps is one point, drawn where only time is compared.
-            sweeps = [cell.result["sweep"] or {"": cell.result["last"]} for cell in cells]
+            sweeps = [cell.result["sweep"] for cell in cells if cell.result["sweep"]]
+            if not sweeps:
+                # A policy without steps is one point, drawn where only time is compared.
+                sweeps = [{"": cell.result["last"]} for cell in cells]
             steps = sorted(set.intersection(*(set(s) for s in sweeps)), key=lambda k: int(k or 0))
             if not against_time and steps == [""]:
                 continue
