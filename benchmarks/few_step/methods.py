@@ -9,6 +9,7 @@ from benchmarks.few_step.method import Method
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import (
     Consistency,
+    JumpSampler,
     KarrasGridTimes,
     LogNormalTimes,
     OdeSampler,
@@ -33,8 +34,11 @@ def _member(
     return Method(objective, samplers, noise_levels, most_steps, lr)
 
 
+# Jumps that leave part of the way to fresh noise, as CTM's.
+_NOISED: dict[str, Sampler] = {"gamma=0.9": JumpSampler(gamma=0.9)}
+
 METHODS: dict[str, Method] = {
-    "gtp": _member("gtp", "jumps", heun=OdeSampler("heun")),
+    "gtp": _member("gtp", "jumps", **_NOISED, heun=OdeSampler("heun")),
     "paper": _member("paper", "jumps"),
     "diffusion": _member("diffusion", "heun", euler=OdeSampler("euler")),
     # Trained on five levels, so that there are no more steps.
@@ -42,7 +46,7 @@ METHODS: dict[str, Method] = {
     "flow_matching": _member("flow_matching", "euler", heun=OdeSampler("heun", "linear")),
     # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_log.md).
     "consistency": _member("consistency", "consistency", lr=1e-3),
-    "ctm": _member("ctm", "jumps"),
+    "ctm": _member("ctm", "jumps", **_NOISED),
     "shortcut": _member("shortcut", "jumps"),
     "mean_flow": _member("mean_flow", "jumps"),
 }

@@ -21,6 +21,7 @@ from torchrl_gtp.flow_map import (
     VPSchedule,
     ancestral_sample,
     edm_preconditioning,
+    few_step_sample,
     noise_level,
     path_time,
 )
@@ -29,6 +30,7 @@ from torchrl_gtp.flow_map.named_samplers import as_sampler
 SAMPLERS = {
     "jumps": JumpSampler(),
     "linear_jumps": JumpSampler("linear"),
+    "noised_jumps": JumpSampler(gamma=0.9),
     "euler": OdeSampler("euler"),
     "linear_euler": OdeSampler("euler", "linear"),
     "heun": OdeSampler("heun"),
@@ -153,7 +155,8 @@ def test_shapes(name, shape):
 
 @pytest.mark.parametrize(
     ("name", "num_steps", "tolerance"),
-    [("jumps", 1, 0.02), ("linear_jumps", 4, 0.02), ("euler", 100, 0.05), ("heun", 40, 0.02),
+    [("jumps", 1, 0.02), ("linear_jumps", 4, 0.02), ("noised_jumps", 1, 0.02),
+     ("noised_jumps", 3, 0.02), ("euler", 100, 0.05), ("heun", 40, 0.02),
      ("consistency", 1, 0.02), ("consistency", 3, 0.02)],
 )  # fmt: skip
 def test_samplers_reproduce_the_data(name, num_steps, tolerance):
@@ -189,7 +192,56 @@ def test_warm_starts(name):
     assert (sample - exact).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("name", ["ddpm", "consistency"])
+def test_jumps_with_fresh_noise_are_those_of_ctm():
+    """Arxiv 2310.02279, algorithm 3: a jump beyond the level, and noise back to it."""
+    flow_map, noise, draws = GaussianFlowMap(error=0.1), normal(6, 2), normal(2, 6, 2)
+    times, gamma = torch.tensor([10.0, 2.0, 0.5, 0.0], dtype=torch.float64), 0.6
+    action = 10 * noise
+    for t, s, fresh in zip([10.0, 2.0], [2.0, 0.5], draws, strict=True):
+        level = torch.full((6, 1), t, dtype=torch.float64)
+        action = flow_map(action, level, torch.full_like(level, 0.8 * s)) + 0.6 * s * fresh
+    level = torch.full((6, 1), 0.5, dtype=torch.float64)
+    expected = flow_map(action, level, torch.zeros_like(level))
+    remaining = iter(draws)
+    got = few_step_sample(flow_map, noise, None, times, gamma=gamma, draw=lambda _: next(remaining))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_the_ends_of_gamma_are_deterministic_jumps_and_consistency_sampling(num_steps):
+    flow_map, noise = GaussianFlowMap(error=0.1), normal(6, 2)
+
+    def sampled(sampler, **options):
+        torch.manual_seed(0)
+        return sampler(flow_map, noise, None, num_steps, **options)
+
+    assert torch.equal(sampled(JumpSampler(gamma=1.0)), sampled(ConsistencySampler()))
+    jumps = sampled(JumpSampler())
+    assert torch.equal(sampled(JumpSampler(gamma=0.9), stochastic=False), jumps)
+    assert torch.equal(sampled(JumpSampler(gamma=0.9)), jumps) == (num_steps == 1)
+
+
+def test_fresh_noise_covers_what_a_jump_gets_wrong():
+    """The first of two jumps halves the spread; with gamma the second one sees most of it again."""
+
+    class Narrow(GaussianFlowMap):
+        def forward(self, action_t, t, s, condition=None):
+            reached = super().forward(action_t, t, s)
+            return torch.where(t > 5, MEAN + 0.5 * (reached - MEAN), reached)
+
+    torch.manual_seed(0)
+    flow_map, noise = Narrow(), normal(100_000, 1)
+    middle = flow_map.noise_levels.jump_times(2)[1].item()
+    for gamma in (0.0, 0.9):
+        sample = JumpSampler(gamma=gamma)(flow_map, noise, None, 2)
+        # The variance at the level between, of which the second jump keeps the share that is due.
+        jumped = 0.25 * (STD**2 + (1 - gamma**2) * middle**2)
+        expected = STD * ((jumped + gamma**2 * middle**2) / (STD**2 + middle**2)) ** 0.5
+        assert sample.std().item() == pytest.approx(expected, rel=0.01)
+    assert expected > 1.5 * 0.5 * STD
+
+
+@pytest.mark.parametrize("name", ["ddpm", "consistency", "noised_jumps"])
 def test_without_noise_on_the_way_the_sample_is_a_function(name):
     noise, flow_map = normal(8, 2), GaussianFlowMap()
     first, second = (SAMPLERS[name](flow_map, noise, None, 4, stochastic=False) for _ in range(2))
@@ -246,6 +298,8 @@ def test_extreme_draws_give_finite_times(sampler, dtype, value):
         (lambda: as_sampler(3), TypeError, "sampler must be one of"),
         (lambda: OdeSampler("rk4"), ValueError, "method must be"),
         (lambda: JumpSampler("cosine"), ValueError, "spacing must be one of"),
+        (lambda: JumpSampler(gamma=1.1), ValueError, "gamma must lie in"),
+        (lambda: JumpSampler(gamma=math.nan), ValueError, "gamma must lie in"),
         (lambda: VPSchedule(0), ValueError, "num_levels must be at least 1"),
         (lambda: VPSchedule(beta_min=0.0), ValueError, "beta_min"),
         (lambda: VPSchedule(5).times(6), ValueError, "num_steps must lie in \\[1, 5\\]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -26,21 +27,32 @@ def few_step_sample(
     condition: Tensor | None,
     times: Tensor,
     start: Tensor | None = None,
+    *,
+    gamma: float = 0.0,
+    draw: Callable[[Tensor], Tensor] = torch.randn_like,
 ) -> Tensor:
-    """Takes noise to data in K deterministic jumps (paper, eq. 12).
+    """Takes noise to data in K jumps, deterministic ones by default (paper, eq. 12).
 
     With ``start`` it is a warm start: the jumps begin at ``start + t_0 z``, for instance at the
     action before with a little noise.
 
+    With ``gamma > 0`` each jump but the last goes further, from ``t_i`` to
+    ``sqrt(1 - gamma^2) t_{i+1}``, and fresh noise takes it back to ``t_{i+1}`` (arXiv 2310.02279,
+    algorithm 3). The noise covers errors of the jump before, which a deterministic jump would
+    carry on. With ``gamma = 1`` all jumps end at the data: that is how consistency models sample
+    (arXiv 2303.01469, algorithm 1).
+
     Args:
         flow_map (FlowMap): the flow map.
-        noise (Tensor): standard normal noise [..., A]; it is scaled by ``times[0]`` here. No
-            noise is added between the jumps.
+        noise (Tensor): standard normal noise [..., A]; it is scaled by ``times[0]`` here.
         condition (Tensor, optional): condition [..., C].
         times (Tensor): decreasing times ``t_0 > ... > t_K`` [K + 1], as made by
             :meth:`NoiseLevels.jump_times`; or one row for each sample, [K + 1, ..., 1].
         start (Tensor, optional): actions [..., A] to start from. Defaults to zero, which is right
             for ``t_0 = sigma_max``.
+        gamma (float): share of the noise that is drawn afresh, in [0, 1]. Defaults to ``0.0``: no
+            noise is added between the jumps.
+        draw (callable): draws that noise like a tensor. Defaults to ``torch.randn_like``.
 
     Returns:
         Tensor: actions [..., A], not clamped.
@@ -55,9 +67,15 @@ def few_step_sample(
     action = times[0] * noise
     if start is not None:
         action = start + action
-    for t, s in itertools.pairwise(times):
+    last = times.shape[0] - 2
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
         shape = (*action.shape[:-1], 1)
-        action = flow_map(action, t.expand(shape), s.expand(shape), condition)
+        if gamma and i < last:
+            end = math.sqrt(1 - gamma**2) * s
+            action = flow_map(action, t.expand(shape), end.expand(shape), condition)
+            action = action + gamma * s * draw(action)
+        else:
+            action = flow_map(action, t.expand(shape), s.expand(shape), condition)
     return action
 
 
@@ -231,10 +249,4 @@ def consistency_sample(
         >>> consistency_sample(flow_map, torch.randn(8, 2), None, times).shape
         torch.Size([8, 2])
     """
-    action = times[0] * noise if start is None else start + times[0] * noise
-    for i, t in enumerate(times[:-1]):
-        if i > 0:
-            action = action + t * draw(action)
-        level = t.expand(*action.shape[:-1], 1)
-        action = flow_map(action, level, torch.zeros_like(level), condition)
-    return action
+    return few_step_sample(flow_map, noise, condition, times, start, gamma=1.0, draw=draw)
