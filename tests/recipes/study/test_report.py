@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 from omegaconf import OmegaConf
 from PIL import Image
 
 from recipes.study import files
 from recipes.study.document import Text
+from recipes.study.figures import score_against_steps
 from recipes.study.report import main, preface, write_report
 from recipes.study.results import curve, read_study
 
@@ -330,6 +333,28 @@ def test_notes_of_methods_and_suites_are_in_the_preface(folder: Path) -> None:
     texts = [block.text for block in preface(read_study(folder)) if isinstance(block, Text)]
     assert texts[-3].startswith("Actions chosen among several by Q: ")
     assert texts[-2:] == ["GTP: The defaults.", "Gym: -like data are not D4RL."]
+
+
+def test_seeds_without_a_sweep_are_left_out_of_the_figures_over_k(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "maze/gtp/seed_0" / files.RESULT
+    files.write_json(path, {**files.read_json(path), "sweep": {}})
+    drawn: dict[str, list[float]] = {}
+
+    def recorded(self: Axes, x: Any, y: Any, spread: Any, label: str, **look: Any) -> None:
+        drawn[label] = [*x, *y, *spread]
+
+    monkeypatch.setattr(Axes, "errorbar", recorded)
+    # One panel, so that a label is drawn once.
+    study = read_study(folder)
+    in_the_maze = [cell for cell in study.cells if cell.result["task"] == "maze"]
+    study = dataclasses.replace(study, cells=in_the_maze)
+    score_against_steps(study)
+    # The other seed's scores of 20 + K at K = 1 and 5; a policy without steps is not drawn.
+    assert drawn == {"GTP": [1, 5, 21, 25, 0, 0], "GTP_EMA": [1, 5, 5, 9, 0, 0]}
+    score_against_steps(study, against_time=True)
+    assert drawn["IQL"][1] == 40
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:
