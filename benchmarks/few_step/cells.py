@@ -99,7 +99,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
     }
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The weights come first: a finished cell has both.
+    # The weights come first: an interrupted cell is not finished.
     _write_whole(cell.weights(folder), lambda to: torch.save(actor.state_dict(), to))
     _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
 

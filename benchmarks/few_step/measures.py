@@ -25,8 +25,8 @@ _BLOCK = 16
 def energy_distance(first: Tensor, second: Tensor, within_second: Tensor | None = None) -> Tensor:
     """Computes the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of two samples.
 
-    It is that of the two empirical distributions, so never negative; two draws of N points from
-    one distribution are about ``2 E|X - X'| / N`` apart.
+    It is that of the two empirical distributions, so never negative but by rounding; two draws of
+    N points from one distribution are about ``2 E|X - X'| / N`` apart.
 
     Args:
         first (Tensor): points [N, A].

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.data_set import DataSet
@@ -36,7 +37,11 @@ def draw_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     Returns:
         list of Path: the two pictures; none where no cell has weights.
     """
-    cells = [cell for cell in cells if cell.weights(folder).is_file()]
+    without = [cell for cell in cells if not cell.weights(folder).is_file()]
+    if without:
+        names = ", ".join(cell.path(folder).stem for cell in without)
+        torchrl_logger.warning(f"No pictures of cells whose weights were not kept: {names}.")
+    cells = [cell for cell in cells if cell not in without]
     if not cells:
         return []
     data = make_set(cells[0].data)

@@ -60,7 +60,7 @@ def read_cell(path: Path) -> tuple[Cell, GTPActor]:
     network = Network(**training.pop("network"))
     cell = Cell(**settings, training=Training(**training, network=network))
     actor = make_actor(ALL_METHODS[cell.method], make_set(cell.data), network)
-    actor.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
+    actor.load_state_dict(torch.load(cell.weights(path.parent.parent), weights_only=True))
     return cell, actor
 
 
@@ -252,11 +252,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in sorted(options.cells.glob("*.json")):
         if json.loads(path.read_text())["cell"]["method"] != options.method:
             continue
+        if not path.with_suffix(".pt").is_file():
+            torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
+            continue
         cell, actor = read_cell(path)
         rows += measure_cell(cell, actor, options.samples, options.fit)
         torchrl_logger.info(f"Measured {path.stem}.")
     if not rows:
-        parser.error(f"--cells: there is no finished cell of {options.method} in {options.cells}")
+        parser.error(
+            f"--cells: there is no finished cell of {options.method} with its weights in "
+            f"{options.cells}"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     fields = list(dict.fromkeys(key for row in rows for key in row))
     with (options.out / "steps.csv").open("w", newline="") as file:

@@ -127,7 +127,8 @@ def run_cell(
         print(f"The cell is older than these fields, which get their defaults: {', '.join(added)}")
     files.write_config(folder, config)
     starts = files.read_json(folder / files.STARTS) or []
-    files.write_json(folder / files.STARTS, [*starts, {"time": now(), **versions()}])
+    start = {"time": now(), "compiled": bool(config.compile.compile), **versions()}
+    files.write_json(folder / files.STARTS, [*starts, start])
     device = set_up_torch(config)
 
     # A signal ends this part at once: a download may take long, and there is nothing to write yet.

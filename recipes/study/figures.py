@@ -63,7 +63,7 @@ def score_against_steps(study: StudyResults, *, against_time: bool = False) -> b
             cells = study.of(task, method)
             sweeps = [cell.result["sweep"] for cell in cells if cell.result["sweep"]]
             if not sweeps:
-                # A policy without steps is one point, drawn where only time is compared.
+                # Without steps, or without a sweep, one point, drawn where only time is compared.
                 sweeps = [{"": cell.result["last"]} for cell in cells]
             steps = sorted(set.intersection(*(set(s) for s in sweeps)), key=lambda k: int(k or 0))
             if not against_time and steps == [""]:

@@ -119,7 +119,8 @@ def make_blocks(study: StudyResults) -> list[Block]:
             "Score against K",
             "steps",
             figures.score_against_steps(study),
-            "Last checkpoint with other numbers of steps: mean and deviation over seeds.",
+            "Last checkpoint with other numbers of steps: mean and deviation over the seeds that "
+            "have such a sweep.",
         ),
         (
             "Score against inference time",

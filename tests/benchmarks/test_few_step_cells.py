@@ -53,7 +53,9 @@ def test_all_methods_meet_the_same_draws_and_each_seed_its_own(monkeypatch):
 
         def recorded(samples, reference, within, seen=seen):
             seen.append(reference)
-            return compare(samples, reference, within)
+            measured = compare(samples, reference, within)
+            assert measured == compare(samples, reference)
+            return measured
 
         monkeypatch.setattr(evaluation, "compare", recorded)
         method = dataclasses.replace(METHODS[name], most_steps=2)

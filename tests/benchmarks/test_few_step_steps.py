@@ -89,7 +89,12 @@ def test_interpolation_and_rank_correlation():
     assert spearman(torch.arange(4.0), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
 
 
-def test_a_folder_without_cells_is_refused(tmp_path, capsys):
+def test_a_folder_without_cells_or_their_weights_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--cells", str(tmp_path)])
     assert "there is no finished cell" in capsys.readouterr().err
+    run_cell(cell(0), tmp_path)
+    cell(0).weights(tmp_path).unlink()
+    with pytest.raises(SystemExit):
+        main(["--cells", str(tmp_path / "cells")])
+    assert "with its weights" in capsys.readouterr().err

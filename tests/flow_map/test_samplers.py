@@ -207,6 +207,19 @@ def test_jumps_with_fresh_noise_are_those_of_ctm():
     torch.testing.assert_close(got, expected)
 
 
+def test_a_warm_start_from_below_a_level_leaves_its_jumps_and_their_noise_out():
+    """Rows of one batch may start above, at and below the levels; from 0 nothing changes."""
+    torch.manual_seed(0)
+    start, noise = normal(4, 2), normal(4, 2)
+    level = torch.tensor([[0.0], [0.1], [0.2], [5.0]], dtype=torch.float64)
+    flow_map, sampler = GaussianFlowMap(), JumpSampler(times=(1.0, 0.2), gamma=0.9)
+    torch.manual_seed(1)
+    sample = sampler(flow_map, noise, None, 3, start=start, start_level=level)
+    once = flow_map(start + level * noise, level, torch.zeros_like(level)).detach()
+    torch.testing.assert_close(sample[:3], once[:3])
+    assert not torch.isclose(sample[3], once[3]).any()
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_the_ends_of_gamma_are_deterministic_jumps_and_consistency_sampling(num_steps):
     flow_map, noise = GaussianFlowMap(error=0.1), normal(6, 2)
@@ -300,6 +313,11 @@ def test_extreme_draws_give_finite_times(sampler, dtype, value):
         (lambda: JumpSampler("cosine"), ValueError, "spacing must be one of"),
         (lambda: JumpSampler(gamma=1.1), ValueError, "gamma must lie in"),
         (lambda: JumpSampler(gamma=math.nan), ValueError, "gamma must lie in"),
+        (
+            lambda: few_step_sample(GaussianFlowMap(), normal(1, 2), None, normal(3), gamma=-0.1),
+            ValueError,
+            "gamma must lie in",
+        ),
         (lambda: VPSchedule(0), ValueError, "num_levels must be at least 1"),
         (lambda: VPSchedule(beta_min=0.0), ValueError, "beta_min"),
         (lambda: VPSchedule(5).times(6), ValueError, "num_steps must lie in \\[1, 5\\]"),

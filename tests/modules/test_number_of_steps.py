@@ -156,7 +156,9 @@ def test_chunks_are_fitted_as_one_vector():
     torch.manual_seed(0)
     actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), chunk_length=4, hidden_sizes=(16,))
     data = observations(30).set("action", torch.rand(30, 4, 2) * 2 - 1)
+    actor.sampler = JumpSampler(gamma=0.9)
     actor.sampler, actor.num_steps = fit_sampler(actor, data, num_steps=3), 3
+    assert actor.sampler.gamma == 0.9
     assert len(actor.sampler.times) == 2 and actor(observations(7))["action"].shape == (7, 4, 2)
 
 

@@ -52,7 +52,7 @@ class Sampler(Protocol):
             bounds (pair of Tensor, optional): the bounds of an action, each [A], for samplers that
                 clip denoised actions on the way.
             stochastic (bool): whether samplers that draw noise on the way do so; without it they
-                go on with the mean. Defaults to ``True``.
+                are functions of ``noise``. Defaults to ``True``.
 
         Returns:
             Tensor: actions [..., A], not clamped.
@@ -71,11 +71,11 @@ class JumpSampler:
             ends, for one number of jumps K, as :func:`~torchrl_gtp.flow_map.fit_times` finds them;
             in the place of a spacing. A warm start from a level below leaves them out. Defaults to
             ``None``: the times of the spacing.
-        gamma (float): share of the noise that is drawn afresh between the jumps, in [0, 1], as CTM
-            does (arXiv 2310.02279); see :func:`few_step_sample`. 1 is how consistency models
-            sample; about 0.9 has the smallest errors where the jumps are not exact
-            (``docs/few_step_quality.md``). Without ``stochastic`` sampling it counts as 0. Defaults
-            to ``0.0``: no noise is added.
+        gamma (float): share of the noise (of its standard deviation) that is drawn afresh between
+            the jumps, in [0, 1], as CTM does (arXiv 2310.02279); see :func:`few_step_sample`. What
+            0.9 is worth was measured (``docs/few_step_quality.md``). Without ``stochastic``
+            sampling it counts as 0, so that a map which was trained to jump to the data alone
+            needs :class:`ConsistencySampler`, not 1. Defaults to ``0.0``: no noise is added.
 
     Raises:
         ValueError: for another ``spacing`` or a ``gamma`` out of range; if ``times`` are not

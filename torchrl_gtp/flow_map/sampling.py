@@ -40,7 +40,7 @@ def few_step_sample(
     ``sqrt(1 - gamma^2) t_{i+1}``, and fresh noise takes it back to ``t_{i+1}`` (arXiv 2310.02279,
     algorithm 3). The noise covers errors of the jump before, which a deterministic jump would
     carry on. With ``gamma = 1`` all jumps end at the data: that is how consistency models sample
-    (arXiv 2303.01469, algorithm 1).
+    (arXiv 2303.01469, algorithm 1). Where two times are equal nothing is done.
 
     Args:
         flow_map (FlowMap): the flow map.
@@ -50,12 +50,16 @@ def few_step_sample(
             :meth:`NoiseLevels.jump_times`; or one row for each sample, [K + 1, ..., 1].
         start (Tensor, optional): actions [..., A] to start from. Defaults to zero, which is right
             for ``t_0 = sigma_max``.
-        gamma (float): share of the noise that is drawn afresh, in [0, 1]. Defaults to ``0.0``: no
-            noise is added between the jumps.
+        gamma (float): share of the noise that is drawn afresh, in [0, 1]: that of its standard
+            deviation, so that its square is that of the variance. Defaults to ``0.0``: no noise is
+            added between the jumps.
         draw (callable): draws that noise like a tensor. Defaults to ``torch.randn_like``.
 
     Returns:
         Tensor: actions [..., A], not clamped.
+
+    Raises:
+        ValueError: if ``gamma`` is out of range.
 
     Examples:
         >>> from torchrl_gtp.flow_map import MLPBackbone
@@ -64,6 +68,8 @@ def few_step_sample(
         >>> few_step_sample(flow_map, torch.randn(8, 2), None, times).shape
         torch.Size([8, 2])
     """
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma}.")
     action = times[0] * noise
     if start is not None:
         action = start + action
@@ -71,9 +77,11 @@ def few_step_sample(
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         shape = (*action.shape[:-1], 1)
         if gamma and i < last:
-            end = math.sqrt(1 - gamma**2) * s
+            # A warm start from below a level stays where it is.
+            end = torch.where(s < t, math.sqrt(1 - gamma**2) * s, s)
+            fresh = torch.where(s < t, gamma * s, 0.0)
             action = flow_map(action, t.expand(shape), end.expand(shape), condition)
-            action = action + gamma * s * draw(action)
+            action = action + fresh * draw(action)
         else:
             action = flow_map(action, t.expand(shape), s.expand(shape), condition)
     return action

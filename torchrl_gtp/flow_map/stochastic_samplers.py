@@ -1,4 +1,4 @@
-"""Samplers that draw noise on the way: DDPM's and that of consistency models."""
+"""Samplers that always draw noise on the way: DDPM's and that of consistency models."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ __all__ = ["GTPActor"]
 
 
 class GTPActor(SamplingModule):
-    """A generative trajectory policy: K deterministic jumps from noise to an action.
+    """A generative trajectory policy: K jumps from noise to an action, by default deterministic.
 
     The observation entries are concatenated on their last dimension to the condition of the flow
     map. The jumps are those of the paper's eq. 12; only the final action is clamped to the
@@ -39,7 +39,7 @@ class GTPActor(SamplingModule):
     normal noise is drawn; under every deterministic type the jumps start from zero noise, which
     gives one reproducible action but is no sample of the policy. An entry ``noise`` of the
     action's shape in the input replaces the draw in both cases. Samplers that draw noise on the
-    way as well draw it afresh under ``ExplorationType.RANDOM`` and go on with the mean otherwise.
+    way as well draw it afresh under ``ExplorationType.RANDOM`` and none of it otherwise.
 
     Entries ``start_action`` (the action's shape) and ``start_level`` (t, [] or [..., 1]) in the
     input make a warm start: the jumps go from ``start_action + t z`` at noise level t to 0.

@@ -32,8 +32,8 @@ def step_errors(
     Both numbers of steps start from the same noise, so that an exact flow map would move nothing.
     It needs observations, no data: what the map does wrong at any number of steps stays unseen.
     The distance is the root mean square over the dimensions of an action, within the bounds and
-    in their units. Samplers that draw noise on the way go on with the mean, and there is no
-    dropout, whatever mode the actor is in.
+    in their units. Samplers that draw noise on the way do without (jumps with a ``gamma`` are
+    compared as with 0), and there is no dropout, whatever mode the actor is in.
 
     Args:
         actor (GTPActor): the actor, whose sampler is used.
@@ -101,6 +101,8 @@ def fit_sampler(
 ) -> JumpSampler:
     """Fits the noise levels of K jumps to data, by :func:`~torchrl_gtp.flow_map.fit_times`.
 
+    They are fitted to deterministic jumps. A ``gamma`` of the actor's sampler is kept.
+
     Args:
         actor (GTPActor): a trained actor; it is not changed, and sampled without dropout.
         tensordict (TensorDictBase): observation entries and the data's actions; a few thousand
@@ -156,7 +158,8 @@ def fit_sampler(
             num_steps,
             bounds=(low, high),
         )
-    return JumpSampler(times=times)
+    gamma = actor.sampler.gamma if isinstance(actor.sampler, JumpSampler) else 0.0
+    return JumpSampler(times=times, gamma=gamma)
 
 
 def _check_finite(tensordict: TensorDictBase, *keys: NestedKey) -> None:

@@ -154,7 +154,8 @@ def test_every_suite_is_there():
         "Adroit": 12,
         "Kitchen": 3,
         "Gym-like": 8,
-        "AntMaze-like": 5,
+        "AntMaze-like": 4,
+        "AntMaze-with-tails-like": 1,
         "Adroit-like": 3,
     }
 
