@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.few_step.method import Method
@@ -25,28 +26,29 @@ __all__ = ["ALL_METHODS", "METHODS", "VARIANTS"]
 def _member(
     name: FamilyName,
     sampler_name: str,
+    more: Mapping[str, Sampler] | None = None,
+    *,
     most_steps: int | None = None,
     lr: float | None = None,
-    **more: Sampler,
 ) -> Method:
     objective, sampler, noise_levels = family(name)
-    samplers = {sampler_name: sampler, **more}
+    samplers = {sampler_name: sampler, **(more or {})}
     return Method(objective, samplers, noise_levels, most_steps, lr)
 
 
 # Jumps that leave part of the way to fresh noise, as CTM's.
-_NOISED: dict[str, Sampler] = {"gamma=0.9": JumpSampler(gamma=0.9)}
+_NOISED = {"gamma=0.9": JumpSampler(gamma=0.9)}
 
 METHODS: dict[str, Method] = {
-    "gtp": _member("gtp", "jumps", **_NOISED, heun=OdeSampler("heun")),
+    "gtp": _member("gtp", "jumps", {**_NOISED, "heun": OdeSampler("heun")}),
     "paper": _member("paper", "jumps"),
-    "diffusion": _member("diffusion", "heun", euler=OdeSampler("euler")),
+    "diffusion": _member("diffusion", "heun", {"euler": OdeSampler("euler")}),
     # Trained on five levels, so that there are no more steps.
     "ddpm": _member("ddpm", "ddpm", most_steps=5),
-    "flow_matching": _member("flow_matching", "euler", heun=OdeSampler("heun", "linear")),
+    "flow_matching": _member("flow_matching", "euler", {"heun": OdeSampler("heun", "linear")}),
     # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_log.md).
     "consistency": _member("consistency", "consistency", lr=1e-3),
-    "ctm": _member("ctm", "jumps", **_NOISED),
+    "ctm": _member("ctm", "jumps", _NOISED),
     "shortcut": _member("shortcut", "jumps"),
     "mean_flow": _member("mean_flow", "jumps"),
 }
