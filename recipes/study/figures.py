@@ -52,7 +52,7 @@ def learning_curves(study: StudyResults, *, against_time: bool = False) -> bytes
 
     if not any("eval/return" in row for cell in study.cells for row in cell.curves):
         return None
-    return _by_task(study, draw)
+    return _by_task(study, draw, study.tasks)
 
 
 def score_against_steps(study: StudyResults, *, against_time: bool = False) -> bytes | None:
@@ -86,9 +86,11 @@ def score_against_steps(study: StudyResults, *, against_time: bool = False) -> b
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    if not any(cell.result["sweep"] for cell in study.cells):
+    swept = {cell.result["task"] for cell in study.cells if cell.result["sweep"]}
+    if not swept:
         return None
-    return _by_task(study, draw)
+    tasks = study.tasks if against_time else [task for task in study.tasks if task in swept]
+    return _by_task(study, draw, tasks)
 
 
 def aggregate(study: StudyResults, tasks: Sequence[str], methods: Sequence[str]) -> bytes:
@@ -130,9 +132,11 @@ def profiles(study: StudyResults, tasks: Sequence[str], methods: Sequence[str]) 
 
 
 def _by_task(
-    study: StudyResults, draw: Callable[[Axes, str, Mapping[str, dict[str, Any]]], None]
+    study: StudyResults,
+    draw: Callable[[Axes, str, Mapping[str, dict[str, Any]]], None],
+    tasks: Sequence[str],
 ) -> bytes:
-    tasks, style = study.tasks, styles(study.methods)
+    style = styles(study.methods)
     rows = -(-len(tasks) // _COLUMNS)
     columns = min(len(tasks), _COLUMNS)
     figure = Figure(figsize=(4.4 * columns, 3.3 * rows + 0.8), layout="constrained")

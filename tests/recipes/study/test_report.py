@@ -341,13 +341,16 @@ def test_seeds_without_a_sweep_are_left_out_of_the_figures_over_k(
     path = folder / "maze/gtp/seed_0" / files.RESULT
     files.write_json(path, {**files.read_json(path), "sweep": {}})
     drawn: dict[str, list[float]] = {}
+    titles: set[str] = set()
 
     def recorded(self: Axes, x: Any, y: Any, spread: Any, label: str, **look: Any) -> None:
         drawn[label] = [*x, *y, *spread]
 
     monkeypatch.setattr(Axes, "errorbar", recorded)
+    monkeypatch.setattr(Axes, "set_title", lambda self, title: titles.add(title))
     # One panel, so that a label is drawn once.
     study = read_study(folder)
+    elsewhere = [cell for cell in study.cells if cell.result["task"] == "hopper"]
     in_the_maze = [cell for cell in study.cells if cell.result["task"] == "maze"]
     study = dataclasses.replace(study, cells=in_the_maze)
     score_against_steps(study)
@@ -355,6 +358,13 @@ def test_seeds_without_a_sweep_are_left_out_of_the_figures_over_k(
     assert drawn == {"GTP": [1, 5, 21, 25, 0, 0], "GTP_EMA": [1, 5, 5, 9, 0, 0]}
     score_against_steps(study, against_time=True)
     assert drawn["IQL"][1] == 40
+    # A task without any sweep has no panel over K.
+    for cell in study.cells:
+        cell.result["sweep"] = {}
+    study = dataclasses.replace(read_study(folder), cells=[*study.cells, *elsewhere])
+    titles.clear()
+    score_against_steps(study)
+    assert titles == {"Hopper"}
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:
