@@ -60,7 +60,7 @@ def read_cell(path: Path) -> tuple[Cell, GTPActor]:
     network = Network(**training.pop("network"))
     cell = Cell(**settings, training=Training(**training, network=network))
     actor = make_actor(ALL_METHODS[cell.method], make_set(cell.data), network)
-    actor.load_state_dict(torch.load(cell.weights(path.parent.parent), weights_only=True))
+    actor.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
     return cell, actor
 
 
