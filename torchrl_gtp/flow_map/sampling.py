@@ -76,14 +76,12 @@ def few_step_sample(
     last = times.shape[0] - 2
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         shape = (*action.shape[:-1], 1)
-        if gamma and i < last:
-            # A warm start from below a level stays where it is.
-            end = torch.where(s < t, math.sqrt(1 - gamma**2) * s, s)
-            fresh = torch.where(s < t, gamma * s, 0.0)
-            action = flow_map(action, t.expand(shape), end.expand(shape), condition)
-            action = action + fresh * draw(action)
-        else:
-            action = flow_map(action, t.expand(shape), s.expand(shape), condition)
+        is_noised = gamma > 0 and i < last
+        # A warm start from below a level stays where it is.
+        end = torch.where(s < t, math.sqrt(1 - gamma**2) * s, s) if is_noised else s
+        action = flow_map(action, t.expand(shape), end.expand(shape), condition)
+        if is_noised:
+            action = action + torch.where(s < t, gamma * s, 0.0) * draw(action)
     return action
 
 
