@@ -69,6 +69,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result if whole else None
 
 
+def read_compiled(folder: Path) -> bool | None:
+    """Whether a cell's last start was compiled; ``None`` if its config cannot be read."""
+    try:
+        return bool(OmegaConf.select(OmegaConf.load(folder / CONFIG), "compile.compile"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+
+
 def write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write the logged values as CSV: a row an entry, a column a quantity, empty where not logged.
 

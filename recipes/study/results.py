@@ -23,11 +23,13 @@ class CellResult:
         folder: where it lies.
         result: what ``result.json`` holds.
         curves: what ``curves.csv`` holds.
+        compiled: whether its last start was compiled; ``None`` where its config does not say.
     """
 
     folder: Path
     result: dict[str, Any]
     curves: list[dict[str, float]]
+    compiled: bool | None = None
 
     def part(self, name: Part = "last") -> dict[str, Any] | None:
         """What the evaluations on fresh episodes gave; ``None`` where there was none.
@@ -130,7 +132,8 @@ def read_study(folder: Path) -> StudyResults:
                 curves = files.read_curves(folder / name / files.CURVES)
             except files.DamagedFileError as error:
                 warnings.append(f"{name} has no learning curve: {error}")
-            cells.append(CellResult(folder / name, result, curves))
+            compiled = files.read_compiled(folder / name)
+            cells.append(CellResult(folder / name, result, curves, compiled))
     return StudyResults(study.name, folder, cells, open_cells, warnings)
 
 

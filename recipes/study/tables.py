@@ -9,6 +9,8 @@ from recipes.study.document import Table
 from recipes.study.measures import bootstrap_interval, interquartile_mean
 from recipes.study.results import CellResult, StudyResults, mean_and_deviation
 
+_COMPILED = {True: "yes", False: "no", None: "-"}
+
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """Mean ± standard deviation; without the latter for one value, a dash for none.
@@ -139,6 +141,7 @@ def cost_table(study: StudyResults) -> Table:
                     study.of_task(task, "task_name"),
                     study.label(method),
                     ", ".join(sorted({cell.result["device"] for cell in cells})),
+                    ", ".join(sorted({_COMPILED[cell.compiled] for cell in cells})),
                     f"{cells[0].result['parameters']:,}",
                     f"{cells[0].result['updates']:,}",
                     spread(_values(cells, "updates_per_second")),
@@ -149,9 +152,9 @@ def cost_table(study: StudyResults) -> Table:
                     spread(gpu, 0),
                 ]
             )
-    headers = ["task", "method", "device", "parameters", "updates", "updates/s", "training, min"]
-    headers += ["with evaluation, min", "ms/action", "memory, MiB", "GPU memory, MiB"]
-    return Table(headers, rows)
+    headers = ["task", "method", "device", "compiled", "parameters", "updates", "updates/s"]
+    headers += ["training, min", "with evaluation, min", "ms/action"]
+    return Table([*headers, "memory, MiB", "GPU memory, MiB"], rows)
 
 
 def _values(cells: Sequence[CellResult], key: str) -> list[float]:

@@ -105,6 +105,9 @@ def folder(tmp_path: Path) -> Path:
                 ),
             ]
             files.write_curves(tmp_path / name / files.CURVES, rows)
+            if method == "gtp":
+                config = OmegaConf.create({"compile": {"compile": task == "maze" and seed == 1}})
+                files.write_config(tmp_path / name, config)
     failure = {"type": "FileNotFoundError", "message": "no <data>\nget it", "time": "now"}
     files.write_json(tmp_path / "walker/iql/seed_0" / files.FAILURE, failure)
     files.write_curves(tmp_path / "hopper/iql/seed_1" / files.CURVES, [{"step": 8}])
@@ -177,6 +180,7 @@ def test_numbers_of_the_report(folder: Path) -> None:
     assert first[1:] == [
         "GTP",
         "CPU",
+        "no, yes",
         "1,234",
         "20",
         "10.0 ± 0.0",
@@ -186,6 +190,10 @@ def test_numbers_of_the_report(folder: Path) -> None:
         "700 ± 0",
         "-",
     ]
+    lines = [cells(line) for line in cost.split("## Versions")[0].splitlines() if "CPU" in line]
+    compiled = {(line[0], line[1]): line[3] for line in lines}
+    assert compiled["Hopper", "GTP"] == "no"
+    assert compiled["Maze", "IQL"] == "-"  # there is no config
     assert table_after(markdown, "Versions")["torch"] == ["2.13.0"]
     unfinished = table_after(markdown, "Not finished")
     assert unfinished["walker/iql/seed_0"] == ["failed: FileNotFoundError: no <data> get it"]
