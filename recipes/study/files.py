@@ -70,9 +70,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_compiled(folder: Path) -> bool | None:
-    """Whether a cell's last start was compiled; ``None`` if its config cannot be read."""
+    """Whether a cell's last start was compiled; ``None`` if its config does not tell."""
     try:
-        return bool(OmegaConf.select(OmegaConf.load(folder / CONFIG), "compile.compile"))
+        compiled: bool | None = OmegaConf.select(OmegaConf.load(folder / CONFIG), "compile.compile")
+        return compiled
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return None
 
