@@ -139,7 +139,7 @@ def _by_task(
     style = styles(study.methods)
     rows = -(-len(tasks) // _COLUMNS)
     columns = min(len(tasks), _COLUMNS)
-    figure = Figure(figsize=(4.4 * columns, 3.3 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(4.4 * columns, 3.3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     handles: dict[str, Any] = {}
     for axes, task in zip(panels, tasks, strict=False):
@@ -151,7 +151,18 @@ def _by_task(
         handles |= dict(zip(labels, drawn, strict=True))
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    # Wide labels in few columns, below panels that keep their height; inches, estimated.
+    width = 4.4 * columns
+    entry = 0.7 + 0.08 * max(map(len, handles), default=0)
+    legend_columns = max(1, min(4, int(width / entry)))
+    figure.set_figheight(3.3 * rows + 0.3 + 0.2 * -(-len(handles) // legend_columns))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=legend_columns,
+        fontsize="small",
+    )
     return _png(figure)
 
 

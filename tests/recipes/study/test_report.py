@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from recipes.study import files
+from recipes.study import figures, files
 from recipes.study.document import Text
 from recipes.study.figures import score_against_steps
 from recipes.study.report import main, preface, write_report
@@ -373,6 +374,29 @@ def test_seeds_without_a_sweep_are_left_out_of_the_figures_over_k(
     titles.clear()
     score_against_steps(study)
     assert titles == {"Hopper"}
+
+
+def test_legends_with_many_long_labels_lie_inside_the_figure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = read_study(folder)
+    cell = next(c for c in study.cells if c.result["method"] == "gtp")
+    many = [
+        dataclasses.replace(
+            cell,
+            result={**cell.result, "method": f"m{i}", "label": f"GTP, a variant with a name {i}"},
+        )
+        for i in range(18)
+    ]
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    score_against_steps(dataclasses.replace(study, cells=many))
+    (figure,) = drawn
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width
+    # The panel keeps most of its height.
+    assert figure.axes[0].get_window_extent().height > 2.2 * figure.dpi
 
 
 def test_a_folder_without_results(tmp_path: Path) -> None:
