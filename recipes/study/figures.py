@@ -152,10 +152,10 @@ def _by_task(
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     # Wide labels in few columns, below panels that keep their height; inches, estimated.
-    width = 4.4 * columns
     entry = 0.7 + 0.08 * max(map(len, handles), default=0)
-    legend_columns = max(1, min(4, int(width / entry)))
-    figure.set_figheight(3.3 * rows + 0.3 + 0.2 * -(-len(handles) // legend_columns))
+    legend_columns = max(1, min(4, int(figure.get_figwidth() / entry)))
+    legend_rows = -(-len(handles) // legend_columns)
+    figure.set_figheight(figure.get_figheight() + 0.3 + 0.2 * legend_rows)
     figure.legend(
         handles.values(),
         handles.keys(),

@@ -72,10 +72,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def read_compiled(folder: Path) -> bool | None:
     """Whether a cell's last start was compiled; ``None`` if its config does not tell."""
     try:
-        compiled: bool | None = OmegaConf.select(OmegaConf.load(folder / CONFIG), "compile.compile")
-        return compiled
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        compiled: bool | None = _read_config(folder / CONFIG).get("compile", {}).get("compile")
+    except (FileNotFoundError, DamagedFileError):
         return None
+    return compiled
 
 
 def write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
