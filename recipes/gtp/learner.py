@@ -120,6 +120,7 @@ class Learner:
         step: updates made so far.
         num_updates: updates in the whole run.
         takes_num_steps: whether the number of jumps K means something to the policy.
+        compiled: whether updates run compiled.
     """
 
     takes_num_steps = True
@@ -149,6 +150,7 @@ class Learner:
             model=model,
             grad_clip=_by_network("grad_clip", cfg, trained),
         )
+        self.compiled = bool((compilation or {}).get("compile"))
         self._call = _compiled(self._update, compilation or {})
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:

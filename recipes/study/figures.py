@@ -19,12 +19,13 @@ _COLUMNS = 3
 
 
 def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each method, the same in all figures."""
-    colours, markers = colormaps["tab10"].colors, "osD^vP*X"  # type: ignore[attr-defined]
+    """Colour, marker and line of each method, the same in all figures."""
+    # As many colours as markers would give each colour the same one again.
+    colours, markers = colormaps["tab10"].colors, "osD^vP*X<"  # type: ignore[attr-defined]
     return {
         method: {
             "color": colours[index % len(colours)],
-            "marker": markers[(index // len(colours)) % len(markers)],
+            "marker": markers[index % len(markers)],
             "ls": ("-", "--", ":", "-.")[(index // len(colours)) % 4],
         }
         for index, method in enumerate(methods)

@@ -30,6 +30,8 @@ FREE = (
     *("device", "num_threads", "compile", "resume", "logger", "checkpoint"),
     *("study.note", "study.source", "method.note"),
 )
+# Leaves the group compile aside.
+EAGER_LEARNER = "recipes.study.torchrl_learners.torchrl_learner"
 # A result without these was not written by this recipe.
 REQUIRED = ("task", "method", "seed", "updates", "last")
 
@@ -70,11 +72,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_compiled(folder: Path) -> bool | None:
-    """Whether a cell's last start was compiled; ``None`` if its config does not tell."""
+    """Whether a cell's last start was compiled; ``None`` if its config does not tell.
+
+    For results that do not say so themselves, because an earlier version wrote them.
+    """
     try:
-        compiled: bool | None = _read_config(folder / CONFIG).get("compile", {}).get("compile")
+        config = _read_config(folder / CONFIG)
     except (FileNotFoundError, DamagedFileError):
         return None
+    learner = config.get("method", {}).get("learner", {}).get("_target_")
+    if learner == EAGER_LEARNER:
+        return False
+    compiled: bool | None = config.get("compile", {}).get("compile")
     return compiled
 
 

@@ -3,14 +3,13 @@
 python recipes/study/report.py outputs/study/smoke
 
 It writes ``report/report.html``, one page without any other file, ``report/report.md`` with its
-pictures beside it, and ``report/scores.csv``, a line a seed. Unfinished studies have one as well.
+pictures beside it, ``report/scores.csv``, a line a seed, and ``report/steps.csv``, a line a seed
+and number of steps. Unfinished studies have one as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,22 +17,19 @@ from recipes.study import figures, tables
 from recipes.study.document import Block, Heading, Picture, Table, Text, to_html, to_markdown
 from recipes.study.files import write_text
 from recipes.study.measures import RESAMPLES
+from recipes.study.preface import preface
 from recipes.study.results import StudyResults, read_study
-from recipes.study.versions import now
+from recipes.study.tabular import scores_csv, steps_csv
 
-_COLUMNS = ("task", "method", "seed", "label", "suite", "dataset", "score_kind")
-_BUDGET = ("updates", "num_candidates")
-_PARTS = ("score", "return", "success_rate", "num_steps", "milliseconds_per_action")
-_SINGLE = ("score", "return")
-_COSTS = (
-    "parameters",
-    "updates_per_second",
-    "train_seconds",
-    "wall_seconds",
-    "peak_memory_mib",
-    "peak_gpu_memory_mib",
-    "device",
-    "finished",
+# With fewer the bootstrap's intervals are too narrow (arXiv 2108.13264 has them from 5 or 10 on).
+_ENOUGH_SEEDS = 5
+_DIAGNOSTICS_TEXT = (
+    "Means over what was logged in the last tenth of the updates, in the rewards that the method's "
+    "critic sees: on some tasks these differ between methods."
+)
+_COST_TEXT = (
+    "Wall-clock times, as the machine was: with other cells or other work beside them cells take "
+    "longer, so times of cells that did not run together do not compare."
 )
 
 
@@ -59,6 +55,7 @@ def write_report(folder: Path) -> Path:
     write_text(target / "report.html", to_html(f"Study {study.name}", blocks))
     write_text(target / "report.md", to_markdown(blocks, Path("figures")))
     write_text(target / "scores.csv", scores_csv(study))
+    write_text(target / "steps.csv", steps_csv(study))
     _write_pictures(target / "figures", [block for block in blocks if isinstance(block, Picture)])
     return target / "report.html"
 
@@ -94,6 +91,10 @@ def make_blocks(study: StudyResults) -> list[Block]:
             )
         )
         blocks.append(tables.task_table(study, task))
+        steps = tables.steps_table(study, task)
+        if steps is not None:
+            blocks.append(Text("The last checkpoint with other numbers of steps:"))
+            blocks.append(steps)
 
     for base in study.methods:
         ablation = tables.ablation_table(study, base)
@@ -132,8 +133,11 @@ def make_blocks(study: StudyResults) -> list[Block]:
     for title, name, png, caption in pictures:
         if png is not None:
             blocks += [Heading(title), Picture(name, png, caption, command)]
-    blocks += [Heading("Cost"), tables.cost_table(study), *_versions(study), *_open_cells(study)]
-    return blocks
+    diagnostics = tables.diagnostics_table(study)
+    if diagnostics is not None:
+        blocks += [Heading("Critics and weights"), Text(_DIAGNOSTICS_TEXT), diagnostics]
+    blocks += [Heading("Cost"), Text(_COST_TEXT), tables.cost_table(study)]
+    return [*blocks, *_versions(study), *_open_cells(study)]
 
 
 def _score_text(kind: str) -> str:
@@ -142,60 +146,18 @@ def _score_text(kind: str) -> str:
     return "scores are returns: there are no reference scores"
 
 
-def preface(study: StudyResults) -> list[Block]:
-    """What readers must know before any table."""
-    count, total = len(study.cells), len(study.cells) + len(study.open)
-    finished = max(cell.result["finished"] for cell in study.cells)
-    blocks: list[Block] = [
-        Text(
-            f"{count} of {total} cells are finished, the last at {finished}; this report was made "
-            f"at {now()}."
-            + (
-                ""
-                if not study.open
-                else " The others are listed at the end; nothing of them is in any table or figure."
-            )
-        ),
-        Text(
-            "The headline is the last checkpoint. The best one was chosen by its return in the "
-            "evaluations during training, so it needs the environment; it is shown beside, "
-            "evaluated on the same fresh episodes as the last."
-        ),
-    ]
-    blocks += [Text(f"Warning: {warning}") for warning in study.warnings]
-    candidates = sorted(
-        {
-            f"{cell.result['label']} on {cell.result['task_name']}: one of "
-            f"{cell.result['num_candidates']}"
-            for cell in study.cells
-            if cell.result["num_candidates"] > 1
-        }
-    )
-    if candidates:
-        blocks.append(Text("Actions chosen among several by Q: " + "; ".join(candidates) + "."))
-    # Results of an earlier version have no note of their method.
-    notes = dict.fromkeys((c.result["label"], c.result.get("method_note")) for c in study.cells)
-    blocks += [Text(f"{label}: {note}") for label, note in notes if note is not None]
-    return blocks + _task_notes(study)
-
-
-def _task_notes(study: StudyResults) -> list[Block]:
-    """What readers must know of the data: a line a suite, or where its tasks differ a line each."""
-    notes: dict[str, dict[str, str | None]] = {}
+def _own_tasks(study: StudyResults) -> list[str]:
+    """Tasks with normalised scores; of several views of one dataset the first."""
+    own: dict[str, str] = {}
     for task in study.tasks:
-        of_suite = notes.setdefault(study.of_task(task, "suite"), {})
-        of_suite[study.of_task(task, "task_name")] = study.of_task(task, "note")
-    lines: list[Block] = []
-    for suite, of_suite in notes.items():
-        shared = {suite: next(iter(of_suite.values()))}
-        named = shared if len(set(of_suite.values())) == 1 else of_suite
-        lines += [Text(f"{name}: {note}") for name, note in named.items() if note is not None]
-    return lines
+        if study.of_task(task, "score_kind") == "normalised score":
+            own.setdefault(study.of_task(task, "dataset"), task)
+    return list(own.values())
 
 
 def _aggregates(study: StudyResults, command: str) -> list[Block]:
     """Tables and figures over tasks, of the methods that have all of these tasks."""
-    scored = [t for t in study.tasks if study.of_task(t, "score_kind") == "normalised score"]
+    scored = _own_tasks(study)
     suites = list(dict.fromkeys(study.of_task(task, "suite") for task in scored))
     groups = {suite: [t for t in scored if study.of_task(t, "suite") == suite] for suite in suites}
     if len(groups) > 1:
@@ -223,6 +185,7 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
             Text(
                 "Interquartile mean of the normalised scores of all tasks and seeds; interval by "
                 f"{RESAMPLES} draws of seeds within each task, none where a task has one seed."
+                + _caution(study, tasks)
             )
         )
         blocks.append(tables.aggregate_table(study, tasks, methods))
@@ -236,6 +199,13 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
             Picture(f"profile_{slug}", figures.profiles(study, tasks, methods), caption, command)
         )
     return blocks
+
+
+def _caution(study: StudyResults, tasks: Sequence[str]) -> str:
+    most = max(len(study.of(task, method)) for task in tasks for method in study.methods_of(task))
+    if most >= _ENOUGH_SEEDS:
+        return ""
+    return f" With no more than {most} seeds a task it is too narrow: do not lean on it."
 
 
 def _versions(study: StudyResults) -> list[Block]:
@@ -260,29 +230,6 @@ def _open_cells(study: StudyResults) -> list[Block]:
     return [Heading("Not finished"), Table(["cell", "state"], rows)]
 
 
-def scores_csv(study: StudyResults) -> str:
-    """A line a finished seed."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            *_COLUMNS,
-            *_BUDGET,
-            *(f"{part}_{name}" for part in ("last", "best") for name in _PARTS),
-            *(f"single_{name}" for name in _SINGLE),
-            *_COSTS,
-        ]
-    )
-    for cell in study.cells:
-        result = cell.result
-        row = [result[name] for name in (*_COLUMNS, *_BUDGET)]
-        for part in ("last", "best"):
-            row += [(result[part] or {}).get(name) for name in _PARTS]
-        row += [(cell.part("single") or {}).get(name) for name in _SINGLE]
-        writer.writerow([*row, *(result[name] for name in _COSTS)])
-    return file.getvalue()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Make the report of a study from its folder.")
@@ -290,7 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     path = write_report(options.folder)
     print(
-        f"Report: {path}\nMarkdown: {path.with_suffix('.md')}\nScores: {path.parent / 'scores.csv'}"
+        f"Report: {path}\nMarkdown: {path.with_suffix('.md')}\n"
+        f"Scores: {path.parent / 'scores.csv'}, {path.parent / 'steps.csv'}"
     )
 
 

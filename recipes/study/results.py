@@ -31,6 +31,11 @@ class CellResult:
     curves: list[dict[str, float]]
     compiled: bool | None = None
 
+    @property
+    def restored_from(self) -> str | None:
+        """What a lost result was restored from; ``None`` for one that a run has written."""
+        return self.result.get("restored_from")
+
     def part(self, name: Part = "last") -> dict[str, Any] | None:
         """What the evaluations on fresh episodes gave; ``None`` where there was none.
 
@@ -47,6 +52,15 @@ class CellResult:
         """Mean score of a :meth:`part`; ``None`` where there is none."""
         found = self.part(part)
         return None if found is None else found["score"]
+
+    def late(self, key: str) -> list[float]:
+        """What was logged of a quantity in the last tenth of the updates.
+
+        Args:
+            key: column of the curves, as ``"train/qvalue"``.
+        """
+        start = 0.9 * self.result["updates"]
+        return [row[key] for row in self.curves if row["step"] > start and key in row]
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def read_study(folder: Path) -> StudyResults:
                 curves = files.read_curves(folder / name / files.CURVES)
             except files.DamagedFileError as error:
                 warnings.append(f"{name} has no learning curve: {error}")
-            compiled = files.read_compiled(folder / name)
+            compiled = result.get("compiled", files.read_compiled(folder / name))
             cells.append(CellResult(folder / name, result, curves, compiled))
     return StudyResults(study.name, folder, cells, open_cells, warnings)
 

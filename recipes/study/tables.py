@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recipes.common.tables import number
 from recipes.study.document import Table
 from recipes.study.measures import bootstrap_interval, interquartile_mean
@@ -127,6 +129,62 @@ def ablation_table(study: StudyResults, base: str) -> Table | None:
         rows.append(row)
     titles = [[study.of_task(task, "task_name"), "difference"] for task in tasks]
     return Table(["method", *(title for pair in titles for title in pair)], rows)
+
+
+def steps_table(study: StudyResults, task: str) -> Table | None:
+    """Last scores with other numbers of steps K, a column each; ``None`` without any sweep.
+
+    In brackets the share of successes, where the task has one.
+    """
+    cells = [cell for cell in study.cells if cell.result["task"] == task]
+    numbers = sorted({int(steps) for cell in cells for steps in cell.result["sweep"]})
+    rows = []
+    for method in study.methods_of(task):
+        swept = [cell for cell in study.of(task, method) if cell.result["sweep"]]
+        if swept:
+            row = [study.label(method), str(len(swept))]
+            rows.append([*row, *(_at_steps(swept, steps) for steps in numbers)])
+    if not rows:
+        return None
+    return Table(["method", "seeds", *(f"K = {steps}" for steps in numbers)], rows)
+
+
+def _at_steps(cells: Sequence[CellResult], steps: int) -> str:
+    parts = [cell.result["sweep"].get(str(steps)) for cell in cells]
+    found = [part for part in parts if part is not None]
+    success = [part["success_rate"] for part in found if part["success_rate"] is not None]
+    text = spread([part["score"] for part in found])
+    return f"{text} ({mean_and_deviation(success)[0]:.2f})" if success else text
+
+
+# Columns of the curves, with their titles and digits.
+_DIAGNOSTICS = {
+    "train/qvalue": ("Q of the data", 1),
+    "train/policy_qvalue": ("Q of the policy", 1),
+    "train/weight_mean": ("mean weight", 1),
+    "train/weight_max": ("largest weight", 0),
+    "train/clipped_share": ("share clipped", 3),
+    "train/positive_share": ("share of positive advantages", 2),
+}
+
+
+def diagnostics_table(study: StudyResults) -> Table | None:
+    """What critics and weights were at the end of training; ``None`` if no curve tells."""
+    rows = []
+    for task in study.tasks:
+        for method in study.methods_of(task):
+            cells = study.of(task, method)
+            values = {
+                key: [float(np.mean(logged)) for cell in cells if (logged := cell.late(key))]
+                for key in _DIAGNOSTICS
+            }
+            if any(values.values()):
+                row = [study.of_task(task, "task_name"), study.label(method)]
+                digits = [digits for _, digits in _DIAGNOSTICS.values()]
+                row += [spread(v, d) for v, d in zip(values.values(), digits, strict=True)]
+                rows.append(row)
+    headers = ["task", "method", *(title for title, _ in _DIAGNOSTICS.values())]
+    return Table(headers, rows) if rows else None
 
 
 def cost_table(study: StudyResults) -> Table:

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from recipes.study import figures, files
-from recipes.study.document import Text
+from recipes.study import figures, files, tables
+from recipes.study.document import Table, Text
 from recipes.study.figures import score_against_steps
-from recipes.study.report import main, preface, write_report
+from recipes.study.preface import preface
+from recipes.study.report import main, write_report
 from recipes.study.results import curve, read_study
+from recipes.study.tabular import scores_csv, steps_csv
 
 TASKS = {
     "maze": "normalised score",
@@ -130,7 +132,12 @@ def markdown_of(folder: Path) -> str:
 
 def table_after(markdown: str, title: str) -> dict[str, list[str]]:
     """The first table below a title: its rows by their first cell."""
-    lines = markdown.split(f"# {title}\n", 1)[1].splitlines()
+    return first_table(markdown.split(f"# {title}\n", 1)[1])
+
+
+def first_table(markdown: str) -> dict[str, list[str]]:
+    """The first table of a text: its rows by their first cell."""
+    lines = markdown.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("|"))
     rows = []
     for line in lines[start:]:
@@ -171,6 +178,12 @@ def test_numbers_of_the_report(folder: Path) -> None:
     assert "Left out, because they have no finished cell on some of them: GTP_EMA." in markdown
     # Suites of one task are not summed up beside all of them.
     assert "Over the tasks of Maze" not in markdown
+
+    # The scores of result() are those of the last checkpoint plus K.
+    below = by_task.split("### Hopper\n")[1].split("other numbers of steps")[1]
+    steps = first_table(below)
+    assert steps["method"] == ["seeds", "K = 1", "K = 5"]
+    assert steps["GTP"] == ["2", "81.0 ± 28.3 (0.50)", "85.0 ± 28.3 (0.50)"]
 
     ablation = table_after(markdown, "Ablation of GTP")
     assert ablation["GTP"][:2] == ["15.0 ± 7.1", "-"]
@@ -283,6 +296,7 @@ def test_the_page_stands_alone(folder: Path, capsys) -> None:
 
 def test_scores_of_every_seed(folder: Path) -> None:
     write_report(folder)
+    assert (folder / "report/steps.csv").read_text() == steps_csv(read_study(folder))
     with (folder / "report/scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 9
@@ -415,3 +429,100 @@ def test_no_picture_of_an_earlier_report_is_left(folder: Path) -> None:
     (pictures / "aggregate_of_another_time.png").write_bytes(b"")
     write_report(folder)
     assert {path.name for path in pictures.iterdir()} == drawn
+
+
+def test_scores_of_every_number_of_steps(folder: Path) -> None:
+    rows = list(csv.DictReader(steps_csv(read_study(folder)).splitlines()))
+    # Two for each seed of a method with steps: K = 1 and 5.
+    assert len(rows) == 12 and {row["method"] for row in rows} == {"gtp", "gtp_ema"}
+    row = next(r for r in rows if (r["task"], r["seed"], r["num_steps"]) == ("hopper", "1", "5"))
+    assert (row["score"], row["return"], row["success_rate"]) == ("105.0", "210.0", "0.5")
+
+
+def rows_of(table: Table | None) -> dict[str, list[str]]:
+    assert table is not None
+    return {row[0]: list(row[1:]) for row in [table.headers, *table.rows]}
+
+
+def test_a_table_over_k_where_only_some_numbers_or_seeds_were_swept(folder: Path) -> None:
+    first, second = (folder / f"maze/gtp/seed_{seed}" / files.RESULT for seed in (0, 1))
+    swept = files.read_json(first)
+    part = {**swept["last"], "score": 7.0, "success_rate": None}
+    files.write_json(first, {**swept, "sweep": {"10": part, "2": part}})
+    files.write_json(second, {**files.read_json(second), "sweep": {}})
+    steps = rows_of(tables.steps_table(read_study(folder), "maze"))
+    assert steps["method"] == ["seeds", "K = 1", "K = 2", "K = 5", "K = 10"]
+    assert steps["GTP"] == ["1", "-", "7.0", "-", "7.0"]
+    assert steps["GTP_EMA"] == ["1", "5.0 (0.50)", "-", "9.0 (0.50)", "-"]
+    assert "IQL" not in steps
+
+
+def test_critics_and_weights_of_the_last_tenth(folder: Path) -> None:
+    assert tables.diagnostics_table(read_study(folder)) is None
+    for seed, value in enumerate((4.0, 6.0)):
+        rows = [{"step": step, "train/qvalue": value * step} for step in (18, 19, 20)]
+        rows[0]["train/weight_max"] = 100.0
+        files.write_curves(folder / f"maze/gtp/seed_{seed}" / files.CURVES, rows)
+    table = rows_of(tables.diagnostics_table(read_study(folder)))
+    # Of 20 updates 19 and 20 are the last tenth.
+    assert table["Maze"] == ["GTP", "97.5 ± 27.6", "-", "-", "-", "-", "-"]
+
+
+def test_two_views_of_one_dataset_are_not_averaged(folder: Path) -> None:
+    view = {**result("ant", "gtp", 0, 40.0, None), "dataset": "like/hopper-v0"}
+    add_cells(folder, [view, {**view, "method": "iql", "label": "IQL"}])
+    markdown = markdown_of(folder)
+    everything = table_after(markdown, "Over the tasks of all suites")
+    assert everything["GTP"][:2] == ["4", "40.0"] and everything["IQL"][0] == "3"
+    assert "Tasks: Maze, Hopper." in markdown
+
+
+def test_intervals_of_few_seeds_come_with_a_caution(folder: Path) -> None:
+    caution = "seeds a task it is too narrow"
+    assert f"With no more than 2 {caution}" in markdown_of(folder)
+    add_cells(folder, [result("maze", "iql", seed, 40.0, None) for seed in range(2, 5)])
+    assert caution not in markdown_of(folder)
+
+
+def texts_of_preface(folder: Path) -> list[str]:
+    return [block.text for block in preface(read_study(folder)) if isinstance(block, Text)]
+
+
+def test_cells_of_other_budgets_are_named(folder: Path) -> None:
+    assert not any("Warning" in text for text in texts_of_preface(folder))
+    add_cells(folder, [{**result("maze", "iql", 0, 40.0, None), "updates": 2000, "episodes": 5}])
+    assert {text for text in texts_of_preface(folder) if text.startswith("Warning")} == {
+        "Warning: the cells of Maze do not compare: their updates are 20 and 2,000.",
+        "Warning: the cells of Maze do not compare: their episodes of the last evaluation are 2 "
+        "and 5.",
+    }
+
+
+def test_restored_cells_are_named(folder: Path) -> None:
+    source = "a table of May: means only"
+    restored = [("maze", "gtp", 0), ("maze", "iql", 1), ("hopper", "iql", 0)]
+    for task, method, seed in restored:
+        path = folder / f"{task}/{method}/seed_{seed}" / files.RESULT
+        files.write_json(path, {**files.read_json(path), "restored_from": source})
+    assert (
+        "3 cells (2 of Maze, 1 of Hopper) were restored from a table of May: means only; "
+        "scores.csv marks them."
+    ) in texts_of_preface(folder)
+    rows = csv.DictReader(scores_csv(read_study(folder)).splitlines())
+    marked = [row for row in rows if row["restored_from"] == source]
+    assert [(r["task"], r["method"], int(r["seed"])) for r in marked] == restored
+
+
+def test_what_really_ran_compiled(folder: Path) -> None:
+    """By the result; else by the config, whose group compile TorchRL's losses leave aside."""
+    path = folder / "maze/iql/seed_0"
+    learner = {"learner": {"_target_": files.EAGER_LEARNER}}
+    config = {"compile": {"compile": True}, "method": learner}
+    files.write_config(path, OmegaConf.create(config))
+    study = read_study(folder)
+    by_name = {cell.folder: cell.compiled for cell in study.cells}
+    assert by_name[path] is False and by_name[folder / "maze/gtp/seed_1"] is True
+    files.write_json(
+        path / files.RESULT, {**files.read_json(path / files.RESULT), "compiled": True}
+    )
+    assert {cell.folder: cell.compiled for cell in read_study(folder).cells}[path] is True
