@@ -68,8 +68,41 @@ def test_the_schedule_starts_again(inner):
         torch.testing.assert_close(start, got.t)
     once = RestartedTimes(inner)(uniform, torch.tensor(0.3), LEVELS)
     torch.testing.assert_close(once.t, inner(uniform, torch.tensor(0.3), LEVELS).t)
-    with pytest.raises(ValueError, match="periods must be finite and at least 1, got 0.5"):
-        RestartedTimes(inner, periods=0.5)
+
+
+@pytest.mark.parametrize("num_updates", [2_000_000, 500_000, 130_000, 50_000, 10_000])
+def test_a_period_in_updates(num_updates):
+    """The published program counts from 0 in every period, also in one that is cut short."""
+    inner = KarrasGridTimes(1, 149, end="data", growth="square_root")
+    restarted = RestartedTimes(inner, period_updates=50_000, num_updates=num_updates)
+    by_number = RestartedTimes(inner, periods=num_updates / 50_000)
+    uniform = torch.rand(9, 2, dtype=torch.float64)
+    for step in (0, 1, num_updates // 3, num_updates // 2 + 1, num_updates - 1, num_updates):
+        # The end of training is that of its last period.
+        in_period = (step % 50_000 or 50_000) if step == num_updates else step % 50_000
+        progress, within = (
+            torch.tensor(share, dtype=torch.float64)
+            for share in (step / num_updates, in_period / 50_000)
+        )
+        expected = inner(uniform, within, LEVELS)
+        for times in (restarted, by_number):
+            torch.testing.assert_close(times(uniform, progress, LEVELS).t, expected.t)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"periods": 0.0}, "periods must be positive and finite, got 0.0"),
+        ({"periods": math.inf}, "periods must be positive and finite"),
+        ({"period_updates": 10}, "go together and are at least 1.*num_updates=None"),
+        ({"num_updates": 10}, "go together and are at least 1.*period_updates=None"),
+        ({"period_updates": 0, "num_updates": 10}, "at least 1, got period_updates=0"),
+        ({"periods": 2.0, "period_updates": 5, "num_updates": 10}, "leave it or them out"),
+    ],
+)
+def test_periods_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        RestartedTimes(**options)
 
 
 def test_sampler_of_two_levels():
