@@ -27,10 +27,32 @@ def test_jump_times_fall_from_noise_to_data(num_steps):
     assert (times[:-1] > times[1:]).all()
 
 
+def test_edm_times_are_the_karras_levels_and_then_0():
+    levels = NoiseLevels(sigma_max=80.0)
+    times = levels.edm_times(18, dtype=torch.float64)
+    torch.testing.assert_close(times[:-1], levels.karras(18, dtype=torch.float64))
+    assert times.shape == (19,) and times[-2] == pytest.approx(0.002) and times[-1] == 0
+    # A single step starts where jumps do.
+    torch.testing.assert_close(levels.edm_times(1), torch.tensor([80.0, 0.0]))
+
+
+def test_edm_times_from_a_start_below():
+    start = torch.tensor([[0.0], [0.001], [1.0], [99.0]], dtype=torch.float64)
+    times = NoiseLevels().edm_times(3, start=start, dtype=torch.float64)
+    # Midway in the roots of order rho.
+    middle = [((t ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7 for t in (1.0, 3.0)]
+    for row, expected in enumerate(
+        ([0.0] * 4, [0.001] * 3 + [0.0], [1.0, middle[0], 0.002, 0.0], [3.0, middle[1], 0.002, 0.0])
+    ):
+        torch.testing.assert_close(times[:, row, 0], torch.tensor(expected, dtype=torch.float64))
+    assert NoiseLevels().edm_times(3, start=1.0).tolist() == pytest.approx(times[:, 2, 0].tolist())
+
+
 @pytest.mark.parametrize("num_steps", [0, -1])
-def test_jump_times_need_a_jump(num_steps):
-    with pytest.raises(ValueError, match="num_steps must be at least 1"):
-        NoiseLevels().jump_times(num_steps)
+def test_times_need_a_step(num_steps):
+    for times in (NoiseLevels().jump_times, NoiseLevels().edm_times):
+        with pytest.raises(ValueError, match="num_steps must be at least 1"):
+            times(num_steps)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ SAMPLERS = {
     "euler": OdeSampler("euler"),
     "linear_euler": OdeSampler("euler", "linear"),
     "heun": OdeSampler("heun"),
+    "linear_heun": OdeSampler("linear_heun", "linear"),
+    "edm": OdeSampler("heun", "edm"),
     "ddpm": AncestralSampler(),
     "consistency": ConsistencySampler(),
 }
@@ -130,6 +132,71 @@ def test_euler_on_the_linear_path_is_euler_in_noise_levels():
     torch.testing.assert_close(OdeSampler("euler", "linear")(flow_map, noise, None, 10), x)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 10])
+def test_heun_on_the_linear_path_averages_the_velocities_of_that_path(num_steps):
+    """Written for x_r: v = (x - E[a | x]) / r; to r = 0, where v is not defined, by Euler."""
+    flow_map, noise = GaussianFlowMap(), normal(30, 2)
+
+    def velocity(x, r):
+        t = (r / (1 - r)).expand(30, 1)
+        return (x - flow_map.denoise(x / (1 - r), t)) / r
+
+    r = torch.linspace(10 / 11, 0, num_steps + 1, dtype=torch.float64)
+    x = r[0] * noise
+    for r_t, r_s in itertools.pairwise(r):
+        first = velocity(x, r_t)
+        euler = x + (r_s - r_t) * first
+        x = x + (r_s - r_t) * (first + velocity(euler, r_s)) / 2 if r_s > 0 else euler
+    sample = OdeSampler("linear_heun", "linear")(flow_map, noise, None, num_steps)
+    torch.testing.assert_close(sample, x)
+    edm = OdeSampler("heun", "linear")(flow_map, noise, None, num_steps)
+    assert torch.allclose(sample, edm) == (num_steps == 1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "error"),
+    [
+        (OdeSampler("heun", "karras"), 0.20),
+        (OdeSampler("heun", "linear"), 0.023),
+        (OdeSampler("linear_heun", "linear"), 0.068),
+        (OdeSampler("heun", "edm"), 0.33),
+        (OdeSampler("euler", "linear"), 0.22),
+    ],
+)
+def test_errors_of_five_steps_are_those_of_the_documentation(sampler, error):
+    """docs/family.md, "What differs": root mean square in units of the data's deviation."""
+    flow_map = GaussianFlowMap()
+    flow_map.noise_levels = NoiseLevels()
+    # On a Gaussian a solver maps z to b + c z: two points tell both.
+    noise = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    (shift, at_one) = sampler(flow_map, noise, None, 5) - JumpSampler()(flow_map, noise, None, 1)
+    found = (shift**2 + (at_one - shift) ** 2).sqrt().item() / STD
+    assert found == pytest.approx(error, rel=0.03)
+
+
+@pytest.mark.parametrize("num_steps", [2, 5, 18])
+def test_the_edm_sampler_is_the_published_one(num_steps):
+    """Arxiv 2206.00364, algorithm 1: t_i by eq. 5 for i < N with t_{N-1} = sigma_min, t_N = 0."""
+    flow_map, noise = GaussianFlowMap(), normal(30, 2)
+    flow_map.noise_levels = NoiseLevels(sigma_max=80.0)
+    first, last = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    t = [(first + i / (num_steps - 1) * (last - first)) ** 7 for i in range(num_steps)] + [0.0]
+
+    def derivative(x, sigma):
+        return (x - flow_map.denoise(x, torch.full((30, 1), sigma, dtype=torch.float64))) / sigma
+
+    x = t[0] * noise
+    for i in range(num_steps):
+        d = derivative(x, t[i])
+        x_next = x + (t[i + 1] - t[i]) * d
+        if t[i + 1] != 0:
+            x_next = x + (t[i + 1] - t[i]) * (d + derivative(x_next, t[i + 1])) / 2
+        x = x_next
+    sampler = OdeSampler("heun", "edm")
+    torch.testing.assert_close(sampler(flow_map, noise, None, num_steps), x)
+    assert sampler.evaluations(num_steps) == 2 * num_steps - 1
+
+
 def test_change_of_variables_of_the_linear_path():
     t = torch.tensor([0.0, 0.25, 1.0, 9.0], dtype=torch.float64)
     torch.testing.assert_close(noise_level(path_time(t)), t)
@@ -157,6 +224,7 @@ def test_shapes(name, shape):
     ("name", "num_steps", "tolerance"),
     [("jumps", 1, 0.02), ("linear_jumps", 4, 0.02), ("noised_jumps", 1, 0.02),
      ("noised_jumps", 3, 0.02), ("euler", 100, 0.05), ("heun", 40, 0.02),
+     ("linear_heun", 160, 0.02), ("edm", 40, 0.02),
      ("consistency", 1, 0.02), ("consistency", 3, 0.02)],
 )  # fmt: skip
 def test_samplers_reproduce_the_data(name, num_steps, tolerance):
@@ -180,7 +248,9 @@ def test_ancestral_steps_approach_the_data():
     assert 0 < found[1] < 0.04 and found[1] < found[0] / 4
 
 
-@pytest.mark.parametrize("name", ["jumps", "linear_jumps", "euler", "linear_euler", "heun"])
+@pytest.mark.parametrize(
+    "name", ["jumps", "linear_jumps", "euler", "linear_euler", "heun", "linear_heun", "edm"]
+)
 def test_warm_starts(name):
     """From a level of 0 nothing changes; rows of one batch may differ."""
     start, noise = normal(3, 2), normal(3, 2)
@@ -311,6 +381,8 @@ def test_extreme_draws_give_finite_times(sampler, dtype, value):
         (lambda: as_sampler(3), TypeError, "sampler must be one of"),
         (lambda: OdeSampler("rk4"), ValueError, "method must be"),
         (lambda: JumpSampler("cosine"), ValueError, "spacing must be one of"),
+        (lambda: JumpSampler("edm"), ValueError, r"one of \('karras', 'linear'\), got 'edm'"),
+        (lambda: OdeSampler(spacing="cosine"), ValueError, r"\('karras', 'linear', 'edm'\)"),
         (lambda: JumpSampler(gamma=1.1), ValueError, "gamma must lie in"),
         (lambda: JumpSampler(gamma=math.nan), ValueError, "gamma must lie in"),
         (

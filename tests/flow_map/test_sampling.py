@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from torchrl_gtp.flow_map import NoiseLevels, few_step_sample, ode_sample, solve_ode
+from torchrl_gtp.flow_map import (
+    NoiseLevels,
+    few_step_sample,
+    noise_level,
+    ode_sample,
+    solve_ode,
+)
 
 MEAN, STD = 0.3, 0.4
 
@@ -59,14 +65,15 @@ def test_heun_sampler_approaches_the_exact_map():
     assert errors[1] < 0.01 and errors[1] < errors[0] / 4
 
 
-@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2), ("linear_heun", 2)])
 def test_solver_order_on_a_mixture_of_points(method, order):
     """Theorem 1: a solver of order p errs by O(h^p)."""
     torch.manual_seed(0)
     start = POINTS[torch.randint(3, (64,))] + 2.0 * torch.randn(64, 2, dtype=torch.float64)
 
     def solve(num_steps, method=method):
-        times = torch.linspace(2.0, 0.3, num_steps + 1, dtype=torch.float64)
+        # From 2 to 0.3 at equal distances on the linear path.
+        times = noise_level(torch.linspace(2 / 3, 3 / 13, num_steps + 1, dtype=torch.float64))
         return solve_ode(points_denoiser, start, times, method)
 
     reference = solve(8_000, "heun")
@@ -82,10 +89,10 @@ def test_last_step_to_data_is_an_euler_step():
     times = torch.tensor([0.5, 0.0], dtype=torch.float64)
     denoiser = GaussianFlowMap().denoise
     expected = denoiser(action, torch.full((3, 1), 0.5, dtype=torch.float64))
-    for method in ("euler", "heun"):
+    for method in ("euler", "heun", "linear_heun"):
         torch.testing.assert_close(solve_ode(denoiser, action, times, method), expected)
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="'euler' or 'heun', got 'rk4'"):
+    with pytest.raises(ValueError, match="'heun', 'linear_heun'\\), got 'rk4'"):
         solve_ode(points_denoiser, POINTS, torch.tensor([1.0, 0.5]), "rk4")

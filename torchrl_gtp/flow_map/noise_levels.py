@@ -111,21 +111,43 @@ class NoiseLevels:
         """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 jump, got {num_steps}.")
-        position = torch.linspace(0.0, 1.0, num_steps + 1, device=device, dtype=dtype)
-        if start is None:
-            times = self.at(position)
-        elif isinstance(start, Tensor):
-            start = start.to(device=device, dtype=dtype).clamp(0.0, self.sigma_max)
-            end = start.clamp_max(self.sigma_min)
-            times = self._spaced(position.reshape(-1, *(1,) * start.ndim), start, end)
-        else:
-            if not 0.0 <= start <= self.sigma_max:
-                raise ValueError(
-                    f"start must be a noise level in [0, sigma_max={self.sigma_max}], got {start}."
-                )
-            times = self._spaced(position, start, min(start, self.sigma_min))
+        times = self._below(start, num_steps + 1, device, dtype)
         times[-1] = 0.0
         return times
+
+    def edm_times(
+        self,
+        num_steps: int,
+        *,
+        start: float | Tensor | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Returns the times of EDM's sampler (arXiv 2206.00364, eq. 5 and algorithm 1).
+
+        These are K levels, spaced after Karras from ``t_0`` down to ``sigma_min`` itself, and then
+        0; :meth:`jump_times` has no level at ``sigma_min``, and so larger steps before the last.
+
+        Args:
+            num_steps (int): the number of steps K, at least 1.
+            start (float or Tensor, optional): the level ``t_0``; see :meth:`jump_times`.
+            device (torch.device, optional): device of the result.
+            dtype (torch.dtype, optional): dtype of the result.
+
+        Returns:
+            Tensor: the times, shape [K + 1], or [K + 1, *S] for ``start`` of shape S.
+
+        Raises:
+            ValueError: if ``num_steps`` is smaller than 1, or ``start`` is a number out of range.
+
+        Examples:
+            >>> [round(time, 3) for time in NoiseLevels(sigma_max=80.0).edm_times(3).tolist()]
+            [80.0, 2.515, 0.002, 0.0]
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1 step, got {num_steps}.")
+        levels = self._below(start, num_steps, device, dtype)
+        return torch.cat([levels, torch.zeros_like(levels[:1])])
 
     def between(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
         """Returns ``num_steps + 1`` levels from ``start`` to ``end``, spaced after Karras.
@@ -146,6 +168,27 @@ class NoiseLevels:
         position = torch.linspace(0.0, 1.0, num_steps + 1, dtype=start.dtype, device=start.device)
         inner = self._spaced(position[1:-1].reshape(-1, *(1,) * start.ndim), start, end)
         return torch.cat([start[None], inner, end[None]])
+
+    def _below(
+        self,
+        start: float | Tensor | None,
+        num_levels: int,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        """Returns levels from ``start`` down to ``sigma_min``; a single one is ``start``."""
+        position = torch.linspace(0.0, 1.0, num_levels, device=device, dtype=dtype)
+        if start is None:
+            return self.at(position)
+        if isinstance(start, Tensor):
+            start = start.to(device=device, dtype=dtype).clamp(0.0, self.sigma_max)
+            end = start.clamp_max(self.sigma_min)
+            return self._spaced(position.reshape(-1, *(1,) * start.ndim), start, end)
+        if not 0.0 <= start <= self.sigma_max:
+            raise ValueError(
+                f"start must be a noise level in [0, sigma_max={self.sigma_max}], got {start}."
+            )
+        return self._spaced(position, start, min(start, self.sigma_min))
 
     def _spaced(self, position: Tensor, start: float | Tensor, end: float | Tensor) -> Tensor:
         root = start ** (1 / self.rho)

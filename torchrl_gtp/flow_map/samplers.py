@@ -14,11 +14,13 @@ from torch import Tensor
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.linear_path import linear_path_times
 from torchrl_gtp.flow_map.noise_levels import NoiseLevels
-from torchrl_gtp.flow_map.sampling import few_step_sample, ode_sample
+from torchrl_gtp.flow_map.sampling import OdeMethod, few_step_sample, ode_sample
 
-__all__ = ["JumpSampler", "OdeSampler", "Sampler", "Spacing", "sampling_times"]
+__all__ = ["JumpSampler", "JumpSpacing", "OdeSampler", "Sampler", "Spacing", "sampling_times"]
 
-Spacing = Literal["karras", "linear"]
+JumpSpacing = Literal["karras", "linear"]
+# Jumps have no use for EDM's level at sigma_min, which spends an evaluation on next to nothing.
+Spacing = Literal["karras", "linear", "edm"]
 
 
 class Sampler(Protocol):
@@ -92,13 +94,13 @@ class JumpSampler:
         torch.Size([8, 2])
     """
 
-    spacing: Spacing = "karras"
+    spacing: JumpSpacing = "karras"
     times: Sequence[float] | None = None
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check_spacing(self.spacing)
+        _check_spacing(self.spacing, get_args(JumpSpacing))
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError(f"gamma must lie in [0, 1], got {self.gamma}.")
         if self.times is not None:
@@ -162,28 +164,35 @@ class OdeSampler:
     """An ODE solver on the denoiser: how diffusion and flow matching sample.
 
     An Euler step is the same on the linear path and in noise levels, and is the DDIM step of
-    diffusion models; a step of Heun's method is that of EDM.
+    diffusion models. Heun's step is not: ``"heun"`` is that of EDM, which averages the velocities
+    of ``a_t``, and ``"linear_heun"`` that of flow matching, which averages those of ``x_r``.
 
     Args:
-        method ("euler" or "heun"): K evaluations, or 2 K - 1. Defaults to ``"heun"``.
-        spacing ("karras" or "linear"): the times of the steps. Defaults to ``"karras"``.
+        method ("euler", "heun" or "linear_heun"): K evaluations, or 2 K - 1 of Heun's method.
+            Defaults to ``"heun"``.
+        spacing ("karras", "linear" or "edm"): the times of the steps: the Karras levels of jumps,
+            equal distances on the linear path, or EDM's own grid, whose last level before 0 is
+            ``sigma_min``. Defaults to ``"karras"``.
 
     Raises:
         ValueError: for another ``method`` or ``spacing``.
 
     Examples:
-        >>> OdeSampler("heun").evaluations(18), OdeSampler("euler", "linear").evaluations(10)
-        (35, 10)
+        As published, EDM with 18 steps and flow matching with 10:
+
+        >>> edm, flow_matching = OdeSampler("heun", "edm"), OdeSampler("linear_heun", "linear")
+        >>> edm.evaluations(18), flow_matching.evaluations(10)
+        (35, 19)
     """
 
-    method: Literal["euler", "heun"] = "heun"
+    method: OdeMethod = "heun"
     spacing: Spacing = "karras"
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        if self.method not in ("euler", "heun"):
-            raise ValueError(f"method must be 'euler' or 'heun', got {self.method!r}.")
-        _check_spacing(self.spacing)
+        if self.method not in get_args(OdeMethod):
+            raise ValueError(f"method must be one of {get_args(OdeMethod)}, got {self.method!r}.")
+        _check_spacing(self.spacing, get_args(Spacing))
 
     def evaluations(self, num_steps: int) -> int:
         """Returns K for Euler's method and 2 K - 1 for Heun's, whose last step is Euler's."""
@@ -206,7 +215,7 @@ class OdeSampler:
         return ode_sample(flow_map, noise, condition, times, self.method, start)
 
 
-def _check_times(times: Sequence[float], spacing: Spacing) -> None:
+def _check_times(times: Sequence[float], spacing: JumpSpacing) -> None:
     if spacing != "karras":
         raise ValueError(
             f"times take the place of a spacing: leave out spacing={spacing!r} or times={times}."
@@ -218,9 +227,9 @@ def _check_times(times: Sequence[float], spacing: Spacing) -> None:
         )
 
 
-def _check_spacing(spacing: str) -> None:
-    if spacing not in get_args(Spacing):
-        raise ValueError(f"spacing must be one of {get_args(Spacing)}, got {spacing!r}.")
+def _check_spacing(spacing: str, accepted: Sequence[str]) -> None:
+    if spacing not in accepted:
+        raise ValueError(f"spacing must be one of {accepted}, got {spacing!r}.")
 
 
 def sampling_times(
@@ -233,7 +242,8 @@ def sampling_times(
     """Returns the K + 1 times of a sampler, [K + 1, *S] for a start level of shape S.
 
     Args:
-        spacing ("karras" or "linear"): Karras levels, or equal distances on the linear path.
+        spacing ("karras", "linear" or "edm"): Karras levels, equal distances on the linear path,
+            or EDM's grid.
         noise_levels (NoiseLevels): the range of noise levels.
         num_steps (int): the number of steps K.
         start_level (float or Tensor, optional): the first time, ``sigma_max`` for ``None``.
@@ -244,7 +254,6 @@ def sampling_times(
         >>> sampling_times("linear", NoiseLevels(sigma_max=3.0), 3, None, torch.zeros(1))
         tensor([3.0000, 1.0000, 0.3333, 0.0000])
     """
-    times = noise_levels.jump_times(
-        num_steps, start=start_level, dtype=noise.dtype, device=noise.device
-    )
-    return times if spacing == "karras" else linear_path_times(times[0], num_steps)
+    grid = noise_levels.edm_times if spacing == "edm" else noise_levels.jump_times
+    times = grid(num_steps, start=start_level, dtype=noise.dtype, device=noise.device)
+    return linear_path_times(times[0], num_steps) if spacing == "linear" else times

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from torch import Tensor
 from torchrl_gtp.flow_map.flow_map import FlowMap
 
 __all__ = [
+    "OdeMethod",
     "ancestral_sample",
     "consistency_sample",
     "few_step_sample",
     "ode_sample",
     "solve_ode",
 ]
+
+OdeMethod = Literal["euler", "heun", "linear_heun"]
 
 
 def few_step_sample(
@@ -89,7 +92,7 @@ def solve_ode(
     denoiser: Callable[[Tensor, Tensor], Tensor],
     action_t: Tensor,
     times: Tensor,
-    method: Literal["euler", "heun"] = "heun",
+    method: OdeMethod = "heun",
     *,
     to_data: bool = False,
 ) -> Tensor:
@@ -100,8 +103,10 @@ def solve_ode(
         action_t (Tensor): actions [..., A] at noise level ``times[0]``.
         times (Tensor): decreasing times [N + 1], or one row for each sample [N + 1, ..., 1]. From
             a time of 0 on nothing changes.
-        method ("euler" or "heun"): a solver of first or of second order. The step to ``t = 0``
-            is an Euler step in both, because the velocity is not defined there
+        method ("euler", "heun" or "linear_heun"): Euler's method, of first order, or Heun's, of
+            second: for ``a_t`` as in EDM, or for the linear path of flow matching,
+            ``x_r = a_t / (1 + t)`` with ``r = t / (1 + t)``. Euler's is the same for both. The step
+            to ``t = 0`` is an Euler step in all, because the denoiser tells no velocity there
             (arXiv 2206.00364, algorithm 1). Defaults to ``"heun"``.
         to_data (bool): whether the last time is known to be 0, which saves Heun's method the
             evaluation that an Euler step does not need. Defaults to ``False``.
@@ -118,8 +123,8 @@ def solve_ode(
         >>> solve_ode(gaussian_denoiser, torch.ones(1, 1), times).item()  # exact: sqrt(1 / 2)
         0.707...
     """
-    if method not in ("euler", "heun"):
-        raise ValueError(f"method must be 'euler' or 'heun', got {method!r}.")
+    if method not in get_args(OdeMethod):
+        raise ValueError(f"method must be one of {get_args(OdeMethod)}, got {method!r}.")
     action = action_t
     last = times.shape[0] - 2
     for i, (t, s) in enumerate(itertools.pairwise(times)):
@@ -132,8 +137,16 @@ def solve_ode(
             continue
         # Which times are 0 cannot be asked: reading a tensor would stall an accelerator.
         safe_end = torch.where(end > 0, end, 1.0)
-        corrected = 0.5 * (velocity + (euler - denoiser(euler, safe_end)) / safe_end)
-        heun = action + (end - start) * corrected
+        end_velocity = (euler - denoiser(euler, safe_end)) / safe_end
+        if method == "heun":
+            average = 0.5 * (velocity + end_velocity)
+        else:
+            # With x_r = a_t / (1 + t) the velocity dx/dr is (1 + t) da/dt - a_t. Between an Euler
+            # step's ends it changes by (1 + s) times the change of da/dt, and the step from r,
+            # times 1 + s, is (s - t) / (1 + t).
+            share = 0.5 * (1 + end) / (1 + start)
+            average = velocity + share * (end_velocity - velocity)
+        heun = action + (end - start) * average
         action = torch.where(end > 0, heun, euler)
     return action
 
@@ -143,7 +156,7 @@ def ode_sample(
     noise: Tensor,
     condition: Tensor | None,
     times: Tensor,
-    method: Literal["euler", "heun"] = "heun",
+    method: OdeMethod = "heun",
     start: Tensor | None = None,
 ) -> Tensor:
     """Takes noise to data with an ODE solver on the flow map's denoiser.
