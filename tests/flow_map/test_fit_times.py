@@ -7,6 +7,7 @@ import torch
 
 from tests.flow_map.closed_form import MEAN, STD, GaussianFlowMap
 from torchrl_gtp.flow_map import JumpSampler, energy_score, few_step_sample, fit_times
+from torchrl_gtp.flow_map.samplers import sampling_times
 
 
 class NarrowFlowMap(GaussianFlowMap):
@@ -20,6 +21,19 @@ class NarrowFlowMap(GaussianFlowMap):
 
 def normal(*shape):
     return torch.randn(*shape, dtype=torch.float64)
+
+
+def with_nan(*shape):
+    values = normal(*shape)
+    values.view(-1)[0] = float("nan")
+    return values
+
+
+def fit(action=None, noise=None, condition=None, flow_map=None, **options):
+    """Fits the time of two jumps, by default to three sound actions."""
+    action = normal(3, 2) if action is None else action
+    noise = normal(2, *action.shape) if noise is None else noise
+    return fit_times(flow_map or GaussianFlowMap(), action, noise, condition, 2, **options)
 
 
 def test_energy_score_of_a_gaussian():
@@ -51,6 +65,16 @@ def test_a_time_moves_to_where_the_map_needs_it(num_steps):
     fitted = JumpSampler(times=times)(flow_map, noise, None, num_steps)
     assert fitted.std().item() == pytest.approx(STD, rel=0.05)
     assert JumpSampler()(flow_map, noise, None, num_steps).std().item() < 0.1
+
+
+def test_the_search_begins_with_the_given_spacing():
+    """The exact map gains nothing by other levels."""
+    torch.manual_seed(0)
+    flow_map, action = GaussianFlowMap(), MEAN + STD * normal(50, 2)
+    for spacing in ("karras", "linear"):
+        times = fit_times(flow_map, action, normal(2, 50, 2), None, 4, spacing=spacing)
+        grid = sampling_times(spacing, flow_map.noise_levels, 4, None, normal(1))
+        assert times == pytest.approx(grid[1:-1].tolist())
 
 
 def test_chance_moves_nothing():
@@ -124,6 +148,17 @@ def test_a_warm_start_below_leaves_times_out():
         (lambda: fit_times(GaussianFlowMap(), normal(3, 2), normal(2, 3, 2), None, 1), "num_steps"),
         (lambda: fit_times(GaussianFlowMap(), normal(3, 2), normal(3, 2), None, 2), "noise must"),
         (lambda: fit_times(GaussianFlowMap(), normal(3, 2), normal(1, 3, 2), None, 2), "2 samples"),
+        (lambda: fit(normal(0, 2)), r"at least 2 rows.* got the shape \(0, 2\)"),
+        (lambda: fit(normal(1, 2)), r"at least 2 rows.* got the shape \(1, 2\)"),
+        (lambda: fit(normal(2)), r"action must be \[N, A\]"),
+        (lambda: fit(with_nan(3, 2)), "action must be finite, but 1 of 6 values are not: drop"),
+        (lambda: fit(noise=with_nan(2, 3, 2)), "noise must be finite, but 1 of 12"),
+        (lambda: fit(condition=with_nan(3, 4)), "condition must be finite, but 1 of 12"),
+        (
+            lambda: fit(flow_map=GaussianFlowMap(error=float("nan"))),
+            "samples must be finite, but 3 of 3 .* look at the weights",
+        ),
+        (lambda: fit(spacing="edm"), r"spacing must be one of \('karras', 'linear'\)"),
     ],
 )
 def test_bad_input(call, message):

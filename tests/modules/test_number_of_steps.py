@@ -10,7 +10,13 @@ from torchrl.data import Bounded
 
 from tests.flow_map.closed_form import MEAN, STD, GaussianFlowMap
 from torchrl_gtp import CapturedPolicy, GTPActor, make_gtp_actor
-from torchrl_gtp.flow_map import AdaptiveSampler, JumpSampler
+from torchrl_gtp.flow_map import (
+    AdaptiveSampler,
+    AncestralSampler,
+    ConsistencySampler,
+    JumpSampler,
+    VPSchedule,
+)
 from torchrl_gtp.modules import fit_sampler, step_errors
 from torchrl_gtp.trainers import GTPActorConfig
 
@@ -81,6 +87,26 @@ def test_dropout_is_no_error_and_the_modes_stay():
         assert [part.training for part in actor.modules()] == modes
     torch.testing.assert_close(results[1][0], results[0][0])
     assert results[1][1] == results[0][1]
+
+
+def test_errors_of_an_actor_in_half_precision():
+    torch.manual_seed(0)
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), hidden_sizes=(16,))
+    data = observations(50).set("noise", torch.randn(50, 2))
+    exact = step_errors(actor, data, num_steps=(1, 2))
+    rounded = step_errors(actor.to(torch.bfloat16), data, num_steps=(1, 2))
+    for name in ("mean", "quantiles"):
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name], exact[name], rtol=0.1, atol=0.02)
+    pairs = data.set("action", torch.rand(50, 2))
+    assert len(fit_sampler(actor, pairs, num_steps=3).times) == 2
+
+
+def test_by_default_ddpm_is_asked_for_no_more_steps_than_it_has_levels():
+    actor = gaussian_actor(sampler="ddpm")
+    assert step_errors(actor, observations(9))["num_steps"].tolist() == [1, 2]
+    actor.sampler = AncestralSampler(VPSchedule(num_levels=20))
+    assert step_errors(actor, observations(9))["num_steps"].tolist() == [1, 2, 3, 5, 10]
 
 
 @pytest.mark.parametrize("skip_finished", [False, True])
@@ -162,11 +188,72 @@ def test_chunks_are_fitted_as_one_vector():
     assert len(actor.sampler.times) == 2 and actor(observations(7))["action"].shape == (7, 4, 2)
 
 
+@pytest.mark.parametrize("sampler", [JumpSampler("linear", gamma=0.9), AdaptiveSampler()])
+def test_the_levels_that_do_not_move_are_those_of_the_actors_own_sampler(sampler):
+    """The exact map gains nothing by others."""
+    torch.manual_seed(0)
+    actor = gaussian_actor(sampler=sampler)
+    data = observations(60).set("action", MEAN + STD * torch.randn(60, 2).double())
+    fitted = fit_sampler(actor, data, num_steps=4)
+    noise, jumps = torch.randn(60, 2).double(), JumpSampler(getattr(sampler, "spacing", "karras"))
+    samples = [one(actor.flow_map, noise, None, 4, stochastic=False) for one in (fitted, jumps)]
+    torch.testing.assert_close(*samples)
+    assert fitted.times == pytest.approx(passed_levels(jumps, 4))
+    assert fitted.gamma == getattr(sampler, "gamma", 0.0)
+
+
+def passed_levels(sampler, num_steps):
+    """The levels between the ends that the jumps of a sampler begin at."""
+    levels = []
+
+    class Recorded(GaussianFlowMap):
+        def forward(self, action_t, t, s, condition=None):
+            levels.append(t.unique().item())
+            return super().forward(action_t, t, s)
+
+    sampler(Recorded(), torch.zeros(1, 2).double(), None, num_steps)
+    return levels[1:]
+
+
+@pytest.mark.parametrize("sampler", ["heun", "euler", "ddpm", "consistency"])
+def test_no_jumps_are_fitted_to_a_map_that_is_not_sampled_by_jumps(sampler):
+    actor = gaussian_actor(sampler=sampler)
+    data = observations(9).set("action", torch.rand(9, 2))
+    with pytest.raises(ValueError, match=r"which makes none.* set actor.sampler = 'jumps'"):
+        fit_sampler(actor, data, num_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_steps", "message"),
+    [
+        ("ddpm", (1, 3), r"num_steps must not exceed 2: .* takes at most 5.* got \(1, 3\)"),
+        (AncestralSampler(VPSchedule(1)), None, "num_steps must not exceed 0"),
+        (JumpSampler(times=(0.5,)), None, r"Set actor.sampler = JumpSampler\(\)"),
+        (ConsistencySampler((3.0, 0.5)), (2,), r"Set actor.sampler = ConsistencySampler\(\)"),
+    ],
+)
+def test_a_sampler_that_does_not_take_twice_as_many_steps(sampler, num_steps, message):
+    actor = gaussian_actor(sampler=sampler)
+    with pytest.raises(ValueError, match=message):
+        step_errors(actor, observations(9), num_steps)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda actor: step_errors(actor, observations(0)), ValueError, "no observations"),
         (lambda actor: step_errors(actor, observations(2), (0,)), ValueError, "num_steps"),
+        (lambda actor: step_errors(actor, observations(2), ()), ValueError, "at least one number"),
+        *(
+            (
+                lambda actor, rows=rows: fit_sampler(
+                    actor, observations(rows).set("action", torch.rand(rows, 2)), 2
+                ),
+                ValueError,
+                "at least 2 rows",
+            )
+            for rows in (0, 1)
+        ),
         (
             lambda actor: step_errors(actor, observations(2), quantiles=(2.0,)),
             ValueError,

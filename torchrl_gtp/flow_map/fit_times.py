@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchrl_gtp.flow_map.flow_map import FlowMap
-from torchrl_gtp.flow_map.samplers import JumpSampler
+from torchrl_gtp.flow_map.samplers import JumpSampler, JumpSpacing, sampling_times
 
 __all__ = ["energy_score", "fit_times"]
 
@@ -58,14 +58,15 @@ def fit_times(
     num_steps: int,
     *,
     bounds: tuple[Tensor, Tensor] | None = None,
+    spacing: JumpSpacing = "karras",
 ) -> tuple[float, ...]:
     """Fits the intermediate noise levels of K jumps to data.
 
-    From the Karras levels on, one level at a time is moved up or down by a factor, as long as the
-    mean :func:`energy_score` falls by more than twice the standard error of the difference; then
-    the factor shrinks. All placements see the same data and noise, so that they differ by what they
-    do alone. With few data the Karras levels stay where they are. It is a search for a local
-    optimum: measure on other data what it gives.
+    From the levels of a spacing on, one level at a time is moved up or down by a factor, as long as
+    the mean :func:`energy_score` falls by more than twice the standard error of the difference;
+    then the factor shrinks. All placements see the same data and noise, so that they differ by what
+    they do alone. With few data the levels stay where they are. It is a search for a local optimum:
+    measure on other data what it gives.
 
     Args:
         flow_map (FlowMap): the flow map.
@@ -75,12 +76,15 @@ def fit_times(
         num_steps (int): the number of jumps K, at least 2.
         bounds (pair of Tensor, optional): the bounds of an action, each [A], that samples are
             clamped to.
+        spacing ("karras" or "linear"): the levels that the search begins with: those that the flow
+            map is sampled with otherwise. Defaults to ``"karras"``.
 
     Returns:
         tuple of float: the levels ``t_1 > ... > t_{K-1}`` for ``JumpSampler(times=...)``.
 
     Raises:
-        ValueError: if ``num_steps`` is smaller than 2, or the shapes do not agree.
+        ValueError: if ``num_steps`` is smaller than 2, there are fewer than two actions, the shapes
+            do not agree, an input or a sample is not finite, or for another ``spacing``.
 
     Examples:
         >>> from torchrl_gtp.flow_map import MLPBackbone
@@ -94,23 +98,37 @@ def fit_times(
             f"num_steps must be at least 2 jumps, got {num_steps}: a single jump has no time "
             "between its ends."
         )
+    if action.ndim != 2 or len(action) < 2:
+        raise ValueError(
+            "action must be [N, A] with at least 2 rows, best thousands: how sure a difference is "
+            f"cannot be told from fewer; got the shape {tuple(action.shape)}."
+        )
     if noise.shape[1:] != action.shape:
         raise ValueError(
             f"noise must be [S, *action.shape] for S samples of each action, got "
             f"{tuple(noise.shape)} for actions {tuple(action.shape)}."
         )
+    for name, given in (("action", action), ("noise", noise), ("condition", condition)):
+        if given is not None:
+            _check_finite(name, given, "drop the rows that hold them")
     if condition is not None:
         condition = condition.expand(len(noise), *condition.shape)
     levels = flow_map.noise_levels
+    # Sums of many distances need more digits than bfloat16 has.
+    precise = torch.promote_types(action.dtype, torch.float32)
 
     def scores(logs: list[float]) -> Tensor:
         sampler = JumpSampler(times=tuple(math.exp(log) for log in logs))
         samples = sampler(flow_map, noise, condition, num_steps)
-        return energy_score(samples if bounds is None else samples.clamp(*bounds), action)
+        samples = samples if bounds is None else samples.clamp(*bounds)
+        return energy_score(samples.to(precise), action.to(precise))
 
-    logs = levels.jump_times(num_steps)[1:-1].log().tolist()
+    spacing = JumpSampler(spacing).spacing  # refuses what is none of jumps
+    grid = sampling_times(spacing, levels, num_steps, None, torch.zeros(()))
+    logs = grid[1:-1].log().tolist()
     lowest, highest = math.log(levels.sigma_min), math.log(levels.sigma_max)
     best, move = scores(logs), _FIRST_MOVE
+    _check_finite("the score of flow_map's samples", best, "look at the weights of flow_map")
     while move >= _LAST_MOVE:
         has_moved = False
         for i in range(len(logs)):
@@ -130,3 +148,12 @@ def fit_times(
 def _is_less(scores: Tensor, others: Tensor) -> bool:
     gain = others - scores
     return gain.mean().item() > _CERTAINTY * gain.std().item() / math.sqrt(len(gain))
+
+
+def _check_finite(name: str, values: Tensor, remedy: str) -> None:
+    # A score that is not finite compares as no better: nothing would be fitted, without a word.
+    bad = (~values.isfinite()).sum().item()
+    if bad:
+        raise ValueError(
+            f"{name} must be finite, but {bad} of {values.numel()} values are not: {remedy}."
+        )

@@ -9,21 +9,25 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
 from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
 from torchrl_gtp.flow_map.fit_times import fit_times
 from torchrl_gtp.flow_map.jump_error import rms_distance
-from torchrl_gtp.flow_map.samplers import JumpSampler
+from torchrl_gtp.flow_map.samplers import JumpSampler, Sampler
+from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 from torchrl_gtp.modules.actor import GTPActor
 from torchrl_gtp.modules.checks import checked_num_steps
 
 __all__ = ["fit_sampler", "step_errors"]
+
+_NUM_STEPS = (1, 2, 3, 5, 10)
 
 
 @torch.no_grad()
 def step_errors(
     actor: GTPActor,
     tensordict: TensorDictBase,
-    num_steps: Sequence[int] = (1, 2, 3, 5, 10),
+    num_steps: Sequence[int] | None = None,
     *,
     quantiles: Sequence[float] = (0.5, 0.9, 0.99),
 ) -> TensorDict:
@@ -39,7 +43,9 @@ def step_errors(
         actor (GTPActor): the actor, whose sampler is used.
         tensordict (TensorDictBase): observation entries, a few thousand for the 0.99 quantile; and
             optionally noise under the actor's ``noise_key``, which is drawn otherwise.
-        num_steps (sequence of int): the numbers of steps K. Defaults to ``(1, 2, 3, 5, 10)``.
+        num_steps (sequence of int, optional): the numbers of steps K. Defaults to those of
+            ``(1, 2, 3, 5, 10)`` of which the sampler takes the double, too: DDPM's takes no more
+            steps than it has levels.
 
     Keyword Args:
         quantiles (sequence of float): the quantiles over the actions, in [0, 1]. Defaults to
@@ -51,8 +57,8 @@ def step_errors(
 
     Raises:
         KeyError: if an observation entry is missing.
-        ValueError: if there are no observations, an entry is not finite, or a number is out of
-            range.
+        ValueError: if there are no observations, an entry is not finite, a number is out of range,
+            or the sampler does not take 2 K steps.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -65,7 +71,7 @@ def step_errors(
     """
     if not all(0.0 <= quantile <= 1.0 for quantile in quantiles):
         raise ValueError(f"quantiles must lie in [0, 1], got {tuple(quantiles)}.")
-    numbers = [checked_num_steps(number) for number in num_steps]
+    numbers = _compared_numbers(actor.sampler, num_steps)
     condition = actor.condition(tensordict)
     if condition.numel() == 0:
         raise ValueError(f"There are no observations: the input is {tuple(condition.shape)}.")
@@ -77,7 +83,9 @@ def step_errors(
 
     def act(number: int) -> Tensor:
         action = actor.sample(condition, noise, number, stochastic=False)
-        return action.flatten(-len(actor.event_shape))
+        # Quantiles are not defined for half precision, and means of many rows lose much in it.
+        precise = torch.promote_types(action.dtype, torch.float32)
+        return action.flatten(-len(actor.event_shape)).to(precise)
 
     compared = sorted({*numbers, *(2 * number for number in numbers)})
     with evaluation_mode(actor):
@@ -101,12 +109,15 @@ def fit_sampler(
 ) -> JumpSampler:
     """Fits the noise levels of K jumps to data, by :func:`~torchrl_gtp.flow_map.fit_times`.
 
-    They are fitted to deterministic jumps. A ``gamma`` of the actor's sampler is kept.
+    They are fitted to deterministic jumps, from the spacing of the actor's own sampler on: where
+    no level moves, the jumps are those that it has. A ``gamma`` of that sampler is kept. Levels
+    that were fitted before are no spacing: from them the search begins at the Karras levels.
 
     Args:
-        actor (GTPActor): a trained actor; it is not changed, and sampled without dropout.
+        actor (GTPActor): a trained actor that samples by jumps; it is not changed, and sampled
+            without dropout.
         tensordict (TensorDictBase): observation entries and the data's actions; a few thousand
-            pairs that the actor was not trained on.
+            pairs that the actor was not trained on, at least two.
         num_steps (int): the number of jumps K, at least 2; best a small one.
 
     Keyword Args:
@@ -117,8 +128,8 @@ def fit_sampler(
 
     Raises:
         KeyError: if an entry is missing.
-        ValueError: if an entry is not finite, a number is out of range, or a shape is another than
-            the actor's.
+        ValueError: if the actor's sampler does not jump, there are fewer than two pairs, an entry
+            is not finite, a number is out of range, or a shape is another than the actor's.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -132,6 +143,13 @@ def fit_sampler(
     """
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2 for each observation, got {num_samples}.")
+    present = actor.sampler
+    if not isinstance(present, (JumpSampler, AdaptiveSampler)):
+        raise ValueError(
+            f"fit_sampler places jumps, but the actor's sampler is {present}, which makes none: "
+            "the flow map of diffusion, flow matching or consistency training never learnt to jump "
+            "from level to level. If this one did, set actor.sampler = 'jumps' before."
+        )
     condition = actor.condition(tensordict)
     action = tensordict.get(actor.action_key, default=None)
     if action is None:
@@ -145,6 +163,8 @@ def fit_sampler(
             f"{actor.action_key!r} must have the shape {expected}, got {tuple(action.shape)}."
         )
     _check_finite(tensordict, *actor.observation_keys, actor.action_key)
+    # The jumps of an adaptive sampler have the defaults.
+    jumps = present if isinstance(present, JumpSampler) else JumpSampler()
     dtype = actor.low.dtype
     action = action.to(dtype).reshape(-1, actor.flat_dim)
     noise = torch.randn(num_samples, *action.shape, dtype=dtype, device=action.device)
@@ -157,13 +177,38 @@ def fit_sampler(
             condition.to(dtype).reshape(-1, condition.shape[-1]),
             num_steps,
             bounds=(low, high),
+            spacing=jumps.spacing,
         )
-    gamma = actor.sampler.gamma if isinstance(actor.sampler, JumpSampler) else 0.0
-    return JumpSampler(times=times, gamma=gamma)
+    return JumpSampler(times=times, gamma=jumps.gamma)
+
+
+def _compared_numbers(sampler: Sampler, num_steps: Sequence[int] | None) -> list[int]:
+    """The numbers of steps K of which the sampler takes the double, too."""
+    if (isinstance(sampler, JumpSampler) and sampler.times is not None) or (
+        isinstance(sampler, ConsistencySampler) and sampler.levels is not None
+    ):
+        raise ValueError(
+            f"step_errors compares K with 2 K steps, but {sampler} is for one number of steps. Set "
+            f"actor.sampler = {type(sampler).__name__}() before, whose levels are for any."
+        )
+    asked = _NUM_STEPS if num_steps is None else num_steps
+    numbers = [checked_num_steps(number) for number in asked]
+    if not numbers:
+        raise ValueError("num_steps must hold at least one number of steps K, got none.")
+    if not isinstance(sampler, AncestralSampler):
+        return numbers
+    most = sampler.schedule.num_levels
+    possible = [number for number in numbers if 2 * number <= most]
+    if not possible or (num_steps is not None and possible != numbers):
+        raise ValueError(
+            f"num_steps must not exceed {most // 2}: step_errors compares K with 2 K steps, and "
+            f"{sampler} takes at most {most}, the number of its levels; got {tuple(numbers)}."
+        )
+    return possible
 
 
 def _check_finite(tensordict: TensorDictBase, *keys: NestedKey) -> None:
-    # A score that is not finite compares as no better: nothing would be fitted, without a word.
+    # By the names of the entries, which are about to be concatenated.
     for key in keys:
         entry = tensordict.get(key, default=None)
         if entry is None:
