@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torchrl.objectives
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from minari.dataset.minari_dataset import parse_dataset_id
 from omegaconf import DictConfig, OmegaConf
 
 import torchrl_gtp
 from recipes.gtp import train as recipe
 from torchrl_gtp.data import reference_scores
+from torchrl_gtp.flow_map import ConsistencySampler
 from torchrl_gtp.modules.action_gradient import ActionGradient
 
 ROOT = Path(recipe.__file__).parents[2]
 FOLDER = ROOT / "recipes" / "study"
 NAMES = sorted(p.stem for p in (FOLDER / "task").glob("*.yaml") if not p.stem.startswith("_"))
+# Those of the study of all tasks.
 METHODS = {
-    *("gtp", "gtp_bc", "diffusion_bc", "consistency_bc", "diffusion_ql", "consistency_ql"),
-    *("idql", "dipo", "iql", "td3_bc", "cql", "bc"),
+    method
+    for grid in OmegaConf.load(FOLDER / "studies" / "gpu.yaml").grids
+    for method in grid.methods
 }
 TORCHRL_LOSSES = {"iql": "IQLLoss", "td3_bc": "TD3BCLoss", "cql": "CQLLoss", "bc": "BCLoss"}
 # Diffusion-QL's eta, gradient clip, max-Q backup and learning rate of the actor, by D4RL's names.
@@ -122,7 +128,7 @@ def leaves(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found = {}
     for key, value in mapping.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("env.kwargs", *BY_NETWORK):
+        if isinstance(value, dict) and path not in ("env.kwargs", "actor.sampler", *BY_NETWORK):
             found.update(leaves(value, f"{path}."))
         else:
             found[path] = value
@@ -165,8 +171,10 @@ def test_schema(name):
     preset = load(name)
     assert set(preset) <= {"dataset", "env", "optim", "replay_buffer", "study"}
     parse_dataset_id(preset["dataset"])
-    config = OmegaConf.to_container(OmegaConf.load(ROOT / "recipes" / "gtp" / "config.yaml"))
-    fields = leaves(config)
+    fields = leaves(OmegaConf.to_container(OmegaConf.load(ROOT / "recipes/gtp/config.yaml")))
+    fields |= leaves(
+        {"final": OmegaConf.to_container(OmegaConf.load(FOLDER / "cell.yaml"))["final"]}
+    )
     methods = preset["study"].pop("methods", {})
     study = preset.pop("study")
     assert set(study) <= {"name", "suite", "note", "source", "reference_scores"}
@@ -186,15 +194,24 @@ def test_schema(name):
                 assert field in fields, field
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_name_the_source_of_their_settings(name):
+    """Also those without settings of their own: one line says where theirs are from."""
+    study = load(name)["study"]
+    named = {field.removeprefix("methods.") for field in study["source"] if "methods." in field}
+    others, colon, _ = study["source"]["methods"].partition(":")
+    same_on_all_tasks = set(re.findall(r"\w+", others))
+    assert colon and named.isdisjoint(same_on_all_tasks)
+    assert named | same_on_all_tasks == METHODS
+    assert set(study["methods"]) <= named
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_settings_name_their_source_and_like_sets_say_so(name):
     preset = load(name)
     study = preset["study"]
-    for field in study["source"]:
-        group, _, rest = field.partition(".")
-        assert group in ("dataset", "reference_scores", "env", "replay_buffer", "methods")
-        assert group != "methods" or rest in METHODS
-    assert {f"methods.{method}" for method in study["methods"]} <= set(study["source"])
+    groups = {field.partition(".")[0] for field in study["source"]}
+    assert groups <= {"dataset", "reference_scores", "env", "replay_buffer", "methods"}
     assert {"dataset", "env.max_steps", "env.final_episodes"} <= set(study["source"])
     for field in leaves({"replay_buffer": preset.get("replay_buffer", {})}):
         known = study["source"].keys() | {"replay_buffer.reward_shift"}  # goes with the scale
@@ -277,6 +294,34 @@ def test_consistency_ac_as_published(name):
     assert settings["loss"].get("num_backup_samples", 1) == (10 if max_q_backup else 1)
     assert settings["actor"] == {"num_steps_train": num_steps, "num_steps_eval": num_steps}
     assert settings["optim"].get("lr", {}).get("actor_network", 3e-4) == lr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_consistency_ac_with_its_schedule_has_the_same_settings(name):
+    """But for the levels of its sampler, where there are published ones."""
+    methods = load(name)["study"]["methods"]
+    settings, usual = methods["consistency_ql_published"], methods["consistency_ql"]
+    if name.startswith("pointmaze"):
+        assert settings == usual
+        return
+    actor = {key: value for key, value in settings["actor"].items() if key != "sampler"}
+    num_steps = usual["actor"]["num_steps_eval"]
+    assert {**settings, "actor": actor} == {**usual, "final": {"num_steps": [num_steps]}}
+    sampler = instantiate(settings["actor"]["sampler"])
+    assert sampler == ConsistencySampler(np.linspace(2.0, 80.0, num_steps)[::-1])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("antmaze")])
+def test_notes_of_antmaze_name_both_rewards(name):
+    study = load(name)["study"]
+    others = {
+        method
+        for method, settings in study["methods"].items()
+        if settings.get("replay_buffer") == {"reward_scale": 1.0, "reward_shift": -1.0}
+    }
+    assert others == {"idql", "iql", "td3_bc"}
+    assert "IDQL, IQL and TD3+BC see rewards of r - 1" in study["note"]
+    assert "all other methods 4 (r - 0.5)" in study["note"]
 
 
 def test_umaze_is_evaluated_from_start_to_goal_of_its_data():
