@@ -194,6 +194,11 @@ def test_schema(name):
                 assert field in fields, field
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_methods_say_how_they_differ_from_their_publication(method):
+    assert OmegaConf.load(FOLDER / "method" / f"{method}.yaml").method.note
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_name_the_source_of_their_settings(name):
     """Also those without settings of their own: one line says where theirs are from."""
