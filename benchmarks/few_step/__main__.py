@@ -9,25 +9,35 @@ for the sets in the plane, pictures::
     python -m benchmarks.few_step                                  # all 9 methods, 8 sets, 3 seeds
 
 A cell (method, set, seed) that is finished is not run again. Minari datasets are looked for in
-``MINARI_DATASETS_PATH`` and left out where they are not; any other id works too.
+``MINARI_DATASETS_PATH`` and left out where they are not, or are too small; any other id works too.
+``docs/few_step_quality.md`` says how to get those of the default.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell, run_cells
+from benchmarks.few_step.evaluation import FIRST_EVALUATION_SEED
 from benchmarks.few_step.method import Network
 from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.pictures import draw_pictures
 from benchmarks.few_step.planar import PLANAR_SETS
-from benchmarks.few_step.report import command_line, read_rows, write_csv, write_markdown
-from benchmarks.few_step.sets import DEFAULT_SETS, make_set
+from benchmarks.few_step.report import (
+    command_line,
+    provenance,
+    read_rows,
+    write_csv,
+    write_markdown,
+)
+from benchmarks.few_step.sets import DEFAULT_SETS, is_known, make_set
+from benchmarks.few_step.shapes import SHAPES
 from benchmarks.few_step.training import Training
 
 _FULL = {
@@ -54,7 +64,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--updates", type=int, help=f"of three network evaluations, default: {_FULL['updates']}"
     )
     parser.add_argument("--samples", type=int, default=12_000, help="default: %(default)s")
-    parser.add_argument("--lr", type=float, default=Training.lr, help="default: %(default)s")
+    own = ", ".join(f"{name} {method.lr}" for name, method in METHODS.items() if method.lr)
+    parser.add_argument(
+        "--lr",
+        type=float,
+        default=Training.lr,
+        help=f"of the methods that have none of their own, as {own} and those named ':lr=...' "
+        "have; default: %(default)s",
+    )
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")
     parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="relu")
     parser.add_argument("--init", choices=["kaiming", "pytorch"], default="kaiming")
@@ -65,12 +82,30 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for key, value in (_QUICK if parsed.quick else _FULL).items():
         if getattr(parsed, key) is None:
             setattr(parsed, key, value)
+    for problem in _problems(parsed):
+        parser.error(problem)
+    return parsed
+
+
+def _problems(parsed: argparse.Namespace) -> Iterator[str]:
     unknown = sorted(set(parsed.methods) - ALL_METHODS.keys())
     if unknown:
-        parser.error(f"--methods knows no {unknown}, only {sorted(ALL_METHODS)}")
-    if parsed.jobs < 1:
-        parser.error(f"--jobs must be at least 1, got {parsed.jobs}")
-    return parsed
+        yield f"--methods knows no {unknown}, only {sorted(ALL_METHODS)}"
+    unknown = [name for name in parsed.sets if not is_known(name)]
+    if unknown:
+        known = sorted({*PLANAR_SETS, *SHAPES})
+        yield f"--sets knows no {unknown}, only {known} and ids of Minari datasets, with a slash"
+    for name in ("updates", "samples", "jobs"):
+        if getattr(parsed, name) < 1:
+            yield f"--{name} must be at least 1, got {getattr(parsed, name)}"
+    for seed in parsed.seeds:
+        if not 0 <= seed < FIRST_EVALUATION_SEED:
+            # Others would draw in training what they are measured with.
+            yield f"--seeds must lie in [0, {FIRST_EVALUATION_SEED}), got {seed}"
+    if not 0.0 < parsed.lr < math.inf:
+        yield f"--lr must be a finite rate above 0, got {parsed.lr}"
+    if not 0.0 < parsed.tau <= 1.0:
+        yield f"--tau must lie in (0, 1], got {parsed.tau}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,6 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         network=Network(options.activation, options.init),
     )
     sets = _available(options.sets)
+    if not sets:
+        raise SystemExit("None of the sets is there; the warnings above say why.")
+    for name in options.methods:
+        own = ALL_METHODS[name].lr
+        if own is not None and own != options.lr:
+            torchrl_logger.info(f"{name} has a learning rate of its own: {own}, not {options.lr}.")
     # Seed by seed: stopped early, the table still has every method.
     cells = [
         Cell(method, data, seed, training, options.samples)
@@ -95,8 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_cells(cells, folder, options.jobs)
     rows = read_rows(cells, folder)
     write_csv(rows, folder / "results.csv")
-    command = command_line("benchmarks.few_step", arguments)
-    table = write_markdown(rows, folder / "results.md", command)
+    head = provenance(
+        command_line("benchmarks.few_step", arguments), [cell.path(folder) for cell in cells]
+    )
+    table = write_markdown(rows, folder / "results.md", head)
     for name in [name for name in sets if name in PLANAR_SETS]:
         first = [cell for cell in cells if cell.data == name and cell.seed == options.seeds[0]]
         for path in draw_pictures(first, folder):
@@ -109,7 +152,8 @@ def _available(names: Sequence[str]) -> list[str]:
     for name in names:
         try:
             make_set(name)
-        except FileNotFoundError as error:
+        # Not there, or too small. Unknown names were refused before.
+        except (FileNotFoundError, ValueError) as error:
             torchrl_logger.warning(f"Leaving out {name}: {error}")
         else:
             available.append(name)

@@ -12,16 +12,21 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import tensordict
 import torch
+import torchrl
 from torchrl import torchrl_logger
 
+import torchrl_gtp
 from benchmarks.few_step.evaluation import measure, measure_floor
 from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training, train
+from recipes.study.versions import commit, now
 
-__all__ = ["Cell", "finished", "run_cell", "run_cells"]
+__all__ = ["Cell", "finished", "read_origin", "run_cell", "run_cells", "versions"]
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,31 @@ def _definition(cell: Cell) -> str:
     return repr(ALL_METHODS[cell.method])
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages whose code makes a cell's figures."""
+    packages = (torch, torchrl, tensordict, torchrl_gtp)
+    return {package.__name__: package.__version__ for package in packages}
+
+
+def read_origin(path: Path) -> dict[str, Any] | None:
+    """Reads when and with what a cell was made: ``date``, ``commit`` and :func:`versions`.
+
+    Returns:
+        dict, optional: ``None`` for cells that were made before it was noted; the ``commit`` is
+        ``None`` where the code lay in no git repository.
+    """
+    origin: dict[str, Any] | None = json.loads(path.read_text()).get("origin")
+    return origin
+
+
 def run_cell(cell: Cell, folder: Path) -> None:
     """Trains and measures a cell, and writes its file: whole, or not at all.
 
     Beside it lie the weights of the actor, for the pictures.
     """
     torch.set_num_threads(1)
+    # Of the begin: the code may change while it runs.
+    origin = {"date": now(), "commit": commit(), "versions": versions()}
     method, data = ALL_METHODS[cell.method], make_set(cell.data)
     torch.manual_seed(cell.seed)
     begin = time.process_time()
@@ -91,6 +115,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
     record = {
         "cell": asdict(cell),
         "definition": _definition(cell),
+        "origin": origin,
         "num_updates": num_updates,
         "network_evaluations": evaluations,
         "cpu_seconds": round(time.process_time() - begin, 1),

@@ -19,7 +19,7 @@ from benchmarks.few_step.measures import (
 from benchmarks.few_step.method import Method, sample
 from torchrl_gtp import GTPActor
 
-__all__ = ["NUM_STEPS", "compare", "measure", "measure_floor"]
+__all__ = ["FIRST_EVALUATION_SEED", "NUM_STEPS", "compare", "measure", "measure_floor"]
 
 NUM_STEPS = (1, 2, 3, 5, 10, 40)
 """The numbers of steps K."""
@@ -28,8 +28,10 @@ _BEST_OF = 16
 # Sixteen samples under each of thousands of conditions would take minutes.
 _BEST_OF_CONDITIONS = 1_200
 _FLOOR_DRAWS = 8
-# Training has the seeds 0, 1, 2, ...
-_EVALUATION_SEED, _FLOOR_SEED = 10_000, 20_000
+FIRST_EVALUATION_SEED = 10_000
+"""Of the draw that seed 0 is measured with; training has the seeds below."""
+
+_FLOOR_SEED = 20_000
 
 
 def measure(
@@ -40,7 +42,7 @@ def measure(
     With one seed all methods meet the same draw of data and noise; each seed has its own, so that
     the spread over seeds is that of training and measurement together.
     """
-    torch.manual_seed(_EVALUATION_SEED + seed)
+    torch.manual_seed(FIRST_EVALUATION_SEED + seed)
     reference = data.reference(num_samples)
     within = grouped_mean_distance(reference.second.action, reference.group)
     condition, action, _ = reference.first

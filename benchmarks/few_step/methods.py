@@ -79,6 +79,8 @@ def _at(**times: Any) -> Method:
     return _variant(time_sampler=LogNormalTimes(**times))
 
 
+_EDM = {"heun": OdeSampler("heun", "edm"), "euler": OdeSampler("euler", "edm")}
+
 VARIANTS: dict[str, Method] = {
     "gtp:teacher=ema": _variant(teacher="ema"),
     "gtp:time_weight=none": _variant(time_weight="none"),
@@ -116,6 +118,19 @@ VARIANTS: dict[str, Method] = {
         f"{name}:lr=1e-3": _changed(name, lr=1e-3)
         for name in ("diffusion", "ddpm", "flow_matching", "ctm", "shortcut", "mean_flow")
     },
+    # As published, EDM's last level before 0 is sigma_min, and its noise begins at 80.
+    "diffusion:spacing=edm": _changed("diffusion", samplers=_EDM),
+    "diffusion:sigma_max=80,spacing=edm": _changed(
+        "diffusion", noise_levels=NoiseLevels(sigma_max=80.0), samplers=_EDM
+    ),
+    # The "heun" of flow_matching is EDM's at the times of the linear path.
+    "flow_matching:heun=linear": _changed(
+        "flow_matching",
+        samplers={
+            **METHODS["flow_matching"].samplers,
+            "heun": OdeSampler("linear_heun", "linear"),
+        },
+    ),
 }
 """Variants of the methods, each by what differs from the default of the one before the colon."""
 

@@ -6,20 +6,22 @@ import csv
 import json
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import tensordict
-import torch
-import torchrl
-
-import torchrl_gtp
-from benchmarks.few_step.cells import Cell, finished
+from benchmarks.few_step.cells import Cell, finished, read_origin, versions
 from recipes.common.tables import markdown_table, number
 
-__all__ = ["command_line", "provenance", "read_rows", "write_csv", "write_markdown"]
+__all__ = [
+    "command_line",
+    "mean_and_spread",
+    "provenance",
+    "read_rows",
+    "write_csv",
+    "write_markdown",
+]
 
 _KEYS = ("data", "method", "sampler", "num_steps", "seed")
 _MEASURES = (
@@ -48,12 +50,40 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", module, *arguments])
 
 
-def provenance(command: str) -> str:
-    """Says in Markdown by what command, on what day and with what versions a table was made."""
-    packages = (torch, torchrl, tensordict, torchrl_gtp)
-    versions = [f"{package.__name__} {package.__version__}" for package in packages]
+def provenance(command: str, cells: Sequence[Path]) -> str:
+    """Says in Markdown what made a table and its cells, and when: the head of the table.
+
+    Args:
+        command: the command of the table; see :func:`command_line`.
+        cells: the files of its cells.
+    """
     day = datetime.now(timezone.utc).date().isoformat()
-    return f"`{command}`, {day}; {', '.join(versions)}.\n"
+    made = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return (
+        f"`{command}`, {day}; {made}.\n\n{_origin_of_cells(list(map(read_origin, cells)))} "
+        "Behind ± stands the standard deviation over seeds, of a sample (n - 1).\n"
+    )
+
+
+def _origin_of_cells(origins: Sequence[Mapping[str, Any] | None]) -> str:
+    dated = [origin for origin in origins if origin is not None]
+    undated = f"{len(origins) - len(dated)} cells without a date"
+    if not dated:
+        return f"{undated}."
+    days = [origin["date"][:10] for origin in dated]
+    span = min(days) if min(days) == max(days) else f"{min(days)} to {max(days)}"
+    names = dict.fromkeys(name for origin in dated for name in origin["versions"])
+    found = {
+        name: sorted({origin["versions"].get(name, "unknown") for origin in dated})
+        for name in names
+    }
+    made = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
+    commits = ", ".join(sorted({origin["commit"] or "unknown" for origin in dated}))
+    mixed = any(len(versions) > 1 for versions in found.values())
+    return (
+        f"Cells of {span}{f'; {undated}' if len(dated) < len(origins) else ''}; {made}; commit "
+        f"{commits}.{' **The versions are mixed.**' if mixed else ''}"
+    )
 
 
 def read_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
@@ -80,15 +110,15 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
         writer.writerows(sorted(rows, key=lambda row: [row[key] for key in _KEYS]))
 
 
-def write_markdown(rows: Sequence[dict[str, Any]], path: Path, command: str) -> str:
+def write_markdown(rows: Sequence[dict[str, Any]], path: Path, head: str) -> str:
     """Writes one table for each data set and measure: mean ± standard deviation over seeds.
 
     Args:
         rows: what :func:`read_rows` gives.
         path: the file.
-        command: what made the table, for its head; see :func:`command_line`.
+        head: what stands above the tables; see :func:`provenance`.
     """
-    parts = [provenance(command)]
+    parts = [head]
     for data in dict.fromkeys(row["data"] for row in rows):
         of_set = [row for row in rows if row["data"] == data]
         for measure, (title, factor, digits) in _TITLES.items():
@@ -114,7 +144,7 @@ def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: 
         values = dict.fromkeys(num_steps, by_steps[0]) if method == "data" else by_steps
         # Not every method takes every K: the levels of DDPM limit its steps.
         cells = [
-            _mean_and_spread(list(values[steps].values()), digits) if steps in values else "-"
+            mean_and_spread(list(values[steps].values()), digits) if steps in values else "-"
             for steps in num_steps
         ]
         lines.append([method, sampler, "-" if method == "data" else str(seeds), *cells])
@@ -124,7 +154,15 @@ def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: 
     )
 
 
-def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """Formats mean ± standard deviation of a sample (n - 1), or one value alone.
+
+    Figures that do not differ at all, such as the floor of every seed, stand alone as well.
+
+    Examples:
+        >>> mean_and_spread([1.0, 3.0], 2), mean_and_spread([1.0], 2), mean_and_spread([1.0, 1], 2)
+        ('2.00 ± 1.41', '1.00', '1.00')
+    """
     mean = number(statistics.fmean(values), digits)
-    spread = statistics.pstdev(values)
-    return f"{mean} ± {number(spread, digits)}" if len(values) > 1 and spread else mean
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{mean} ± {number(spread, digits)}" if spread else mean

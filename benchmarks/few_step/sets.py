@@ -9,11 +9,16 @@ from benchmarks.few_step.demonstrations import MinariSet
 from benchmarks.few_step.planar import PLANAR_SETS, PlanarSet
 from benchmarks.few_step.shapes import SHAPES
 
-__all__ = ["DEFAULT_SETS", "make_set"]
+__all__ = ["DEFAULT_SETS", "is_known", "make_set"]
 
 DEFAULT_SETS = (*PLANAR_SETS, "gtp/pointmaze/umaze-v0", "D4RL/door/human-v2")
 """The planar sets, and Minari datasets: the maze data of the demo, and human demonstrations as
 Minari's server has them; other copies of these go by their own ids."""
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is that of a set, or may be the id of a Minari dataset: those have a slash."""
+    return name in PLANAR_SETS or name in SHAPES or "/" in name
 
 
 @lru_cache(maxsize=1)
@@ -25,7 +30,7 @@ def make_set(name: str) -> DataSet:
             slash.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, or a Minari dataset that is too small.
         FileNotFoundError: for a Minari dataset that is not on this machine.
     """
     if name in PLANAR_SETS:

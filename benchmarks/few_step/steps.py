@@ -28,7 +28,7 @@ from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.evaluation import compare
 from benchmarks.few_step.method import Network, flat_bounds, make_actor, sample
 from benchmarks.few_step.methods import ALL_METHODS
-from benchmarks.few_step.report import command_line, provenance
+from benchmarks.few_step.report import command_line, mean_and_spread, provenance
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training
 from recipes.common.tables import markdown_table, number
@@ -202,7 +202,7 @@ def _figures(
         return ["-", "-"]
     mine = [factor * row[measure] for row in of_way]
     if of_way[0]["way"] in ("data", "grid"):
-        return [_mean_and_spread(mine, digits), "-"]
+        return [mean_and_spread(mine, digits), "-"]
     equal = []
     for row in of_way:
         grid = [
@@ -211,12 +211,7 @@ def _figures(
             if other["way"] == "grid" and other["seed"] == row["seed"]
         ]
         equal.append(interpolated(grid, row["evaluations"]))
-    return [_mean_and_spread(mine, digits), _mean_and_spread(equal, digits)]
-
-
-def _mean_and_spread(values: Sequence[float], digits: int) -> str:
-    mean = number(statistics.fmean(values), digits)
-    return f"{mean} ± {number(statistics.pstdev(values), digits)}" if len(values) > 1 else mean
+    return [mean_and_spread(mine, digits), mean_and_spread(equal, digits)]
 
 
 def _grouped(rows: Sequence[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
@@ -247,8 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
+    for name, least in (("samples", 1), ("fit", 2)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
+    measured: list[Path] = []
     for path in sorted(options.cells.glob("*.json")):
         if json.loads(path.read_text())["cell"]["method"] != options.method:
             continue
@@ -257,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         cell, actor = read_cell(path)
         rows += measure_cell(cell, actor, options.samples, options.fit)
+        measured.append(path)
         torchrl_logger.info(f"Measured {path.stem}.")
     if not rows:
         parser.error(
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writer.writeheader()
         writer.writerows(rows)
     command = command_line("benchmarks.few_step.steps", arguments)
-    text = f"{provenance(command)}\n{make_tables(rows)}"
+    text = f"{provenance(command, measured)}\n{make_tables(rows)}"
     (options.out / "steps.md").write_text(text)
     torchrl_logger.info(f"Wrote {options.out / 'steps.md'}:\n\n{text}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tensordict import TensorDict
@@ -46,11 +47,20 @@ def train(method: Method, data: DataSet, options: Training) -> tuple[GTPActor, i
     Returns:
         tuple of GTPActor, int and float: the actor with averaged weights, the updates made, and the
         network evaluations for each sample in an update.
+
+    Raises:
+        ValueError: if the evaluations do not suffice for one update.
     """
     loss = make_loss(method, data, make_actor(method, data, options.network))
     target_update = SoftUpdate(loss, tau=options.tau)
     evaluations = network_evaluations(loss, make_batch(data, options.batch_size))
     num_updates = int(options.num_updates * EVALUATIONS_PER_UPDATE / evaluations)
+    if num_updates < 1:
+        least = math.ceil(evaluations / EVALUATIONS_PER_UPDATE)
+        raise ValueError(
+            f"num_updates={options.num_updates} is not enough for one update of this method, which "
+            f"takes {evaluations} network evaluations: give at least {least}."
+        )
     update = Update(
         loss,
         make_optimizer(loss, options.lr if method.lr is None else method.lr),

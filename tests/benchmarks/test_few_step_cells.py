@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import tensordict
@@ -20,7 +21,7 @@ import torchrl_gtp
 from benchmarks.few_step import cells as cells_module
 from benchmarks.few_step import evaluation
 from benchmarks.few_step.__main__ import main, parse_arguments
-from benchmarks.few_step.cells import Cell, finished, run_cell, run_cells
+from benchmarks.few_step.cells import Cell, finished, read_origin, run_cell, run_cells
 from benchmarks.few_step.evaluation import NUM_STEPS, compare
 from benchmarks.few_step.method import (
     Method,
@@ -33,8 +34,9 @@ from benchmarks.few_step.method import (
 )
 from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
-from benchmarks.few_step.report import read_rows, write_markdown
+from benchmarks.few_step.report import provenance, read_rows, write_markdown
 from benchmarks.few_step.training import Training
+from recipes.study.versions import commit
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import Consistency, family
 
@@ -90,10 +92,16 @@ def test_a_variant_differs_by_what_its_name_says(name):
         for field in dataclasses.fields(Method)
         if getattr(method, field.name) != getattr(variant, field.name)
     ]
-    if "sigma_max" in settings:
+    if settings == "sigma_max=80,spacing=edm":  # EDM as published
+        assert changed == ["samplers", "noise_levels"]
+        assert variant.samplers == VARIANTS["diffusion:spacing=edm"].samplers
+        assert variant.noise_levels == VARIANTS["diffusion:sigma_max=80"].noise_levels
+    elif "sigma_max" in settings:
         sigma_max = float(settings.split("=")[1])
         assert changed == ([] if sigma_max == method.noise_levels.sigma_max else ["noise_levels"])
         assert variant.noise_levels == NoiseLevels(sigma_max=sigma_max)
+    elif settings in ("spacing=edm", "heun=linear"):
+        assert changed == ["samplers"] and method.samplers.keys() == variant.samplers.keys()
     elif settings == "lr=1e-3":
         assert changed == ["lr"] and variant.lr == 1e-3
     else:
@@ -247,9 +255,10 @@ def test_the_table_gives_means_and_spreads(tmp_path):
         for row in rows
         if (row["method"], row["sampler"], row["num_steps"]) == ("gtp", "jumps", 1)
     ]
-    mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2
-    text = write_markdown(rows, tmp_path / "results.md", "python -m benchmarks.few_step")
-    assert f"{1e3 * mean:.2f} ± {1e3 * spread:.2f}" in text
+    # The deviation of a sample, with n - 1: two figures are its root of two times from their mean.
+    mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2**0.5
+    text = write_markdown(rows, tmp_path / "results.md", "A head.")
+    assert text.startswith("A head.\n") and f"{1e3 * mean:.2f} ± {1e3 * spread:.2f}" in text
     assert text.count("| data ") == text.count("###") == 4
 
 
@@ -283,6 +292,105 @@ def test_the_table_says_what_made_it(tmp_path, monkeypatch):
         assert f"{package.__name__} {package.__version__}" in head
 
 
+def test_a_cell_notes_when_and_with_what_it_was_made(tmp_path):
+    cell = tiny_cell()
+    before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    run_cell(cell, tmp_path)
+    origin = read_origin(cell.path(tmp_path))
+    date = datetime.datetime.fromisoformat(origin["date"])
+    assert before <= date <= datetime.datetime.now(datetime.timezone.utc)
+    assert origin["versions"]["torch"] == torch.__version__
+    assert origin["versions"]["torchrl_gtp"] == torchrl_gtp.__version__
+    assert origin["commit"] == commit()
+    # A cell of before is finished, too, and read.
+    record = json.loads(cell.path(tmp_path).read_text())
+    del record["origin"]
+    cell.path(tmp_path).write_text(json.dumps(record))
+    assert finished(cell, tmp_path) and read_origin(cell.path(tmp_path)) is None
+    assert read_rows([cell], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("origins", "expected"),
+    [
+        ([], "0 cells without a date."),
+        ([None, None], "2 cells without a date."),
+        ([("2026-11-28", "2.13", "a")], "Cells of 2026-11-28; torch 2.13; commit a."),
+        (
+            [("2026-12-01", "2.13", "b"), None, ("2026-11-28", "2.13", None)],
+            "Cells of 2026-11-28 to 2026-12-01; 1 cells without a date; torch 2.13; commit b, "
+            "unknown.",
+        ),
+        (
+            [("2026-11-28", "2.13", "a"), ("2026-11-28", "2.15", "a")],
+            "Cells of 2026-11-28; torch 2.13 and 2.15; commit a. **The versions are mixed.**",
+        ),
+    ],
+)
+def test_the_head_of_a_table_says_when_and_with_what_its_cells_were_made(
+    tmp_path, origins, expected
+):
+    paths = []
+    for index, origin in enumerate(origins):
+        record = {}
+        if origin is not None:
+            date, version, of = origin
+            record["origin"] = {"date": f"{date}T01:02:03+00:00", "commit": of}
+            record["origin"]["versions"] = {"torch": version}
+        paths.append(tmp_path / f"{index}.json")
+        paths[-1].write_text(json.dumps(record))
+    lines = provenance("a command", paths).splitlines()
+    assert lines[0].startswith("`a command`, 20")
+    assert lines[2] == f"{expected} Behind ± stands the standard deviation over seeds, of a " + (
+        "sample (n - 1)."
+    )
+
+
+def test_the_finished_cells_of_the_repository_are_taken_for_the_present_methods():
+    """Whoever changes a method finds out that they are not its cells any more."""
+    folder = Path(__file__).parents[2] / "docs" / "results" / "few_step"
+    paths = sorted((folder / "cells").glob("*.json"))
+    assert len(paths) >= 82
+    for path in paths:
+        settings = json.loads(path.read_text())["cell"]
+        training = dict(settings.pop("training"))
+        training["network"] = Network(**training.pop("network"))
+        cell = Cell(**settings, training=Training(**training))
+        assert cell.path(folder) == path and finished(cell, folder)
+
+
+def test_a_set_that_is_too_small_is_left_out_as_one_that_is_not_there(tmp_path, monkeypatch):
+    def too_small(name):
+        if "/" in name:
+            raise ValueError(f"{name} has 3 held-out states, but a group takes 50.")
+        return PlanarSet(name)
+
+    monkeypatch.setattr("benchmarks.few_step.__main__.make_set", too_small)
+    arguments = ["--methods", "ddpm", "--seeds", "0", "--updates", "1", "--samples", "20"]
+    arguments += ["--out", str(tmp_path)]
+    main([*arguments, "--sets", "too/small-v0", "ring"])
+    assert [path.name for path in (tmp_path / "cells").glob("*.json")] == ["ring-ddpm-0.json"]
+    with pytest.raises(SystemExit, match="None of the sets"):
+        main([*arguments, "--sets", "too/small-v0"])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_learning_rate_that_does_not_apply_is_said(tmp_path, monkeypatch, own):
+    said = []
+    monkeypatch.setattr("benchmarks.few_step.__main__.torchrl_logger.info", said.append)
+    method = "consistency" if own else "ddpm"
+    arguments = ["--methods", method, "--sets", "ring", "--seeds", "0", "--updates", "1"]
+    main([*arguments, "--samples", "20", "--lr", "0.0005", "--out", str(tmp_path)])
+    text = "consistency has a learning rate of its own: 0.001, not 0.0005."
+    assert (text in said) == own
+
+
+def test_a_budget_below_one_update_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"num_updates=2 .* takes 7.* give at least 3"):
+        run_cell(Cell("ctm", "ring", 0, Training(num_updates=2, batch_size=16), 20), tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_one_command_writes_tables_and_pictures(tmp_path):
     arguments = ["--quick", "--updates", "2", "--samples", "30", "--out", str(tmp_path)]
     main([*arguments, "--sets", "ring", "not/there-v0"])
@@ -306,7 +414,21 @@ def test_cells_run_in_processes(tmp_path):
     assert all(finished(cell, tmp_path) for cell in cells)
 
 
-@pytest.mark.parametrize("arguments", [["--methods", "gpt"], ["--jobs", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--methods", "gpt"],
+        ["--jobs", "0"],
+        ["--samples", "0"],
+        ["--updates", "0"],
+        ["--seeds", "0", "-5"],
+        ["--seeds", "10000"],
+        ["--sets", "rings"],
+        ["--lr", "0"],
+        ["--lr", "nan"],
+        ["--tau", "1.5"],
+    ],
+)
 def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(arguments)

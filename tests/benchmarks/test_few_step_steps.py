@@ -37,8 +37,9 @@ def test_one_command_reads_cells_and_writes_the_table(tmp_path):
             assert -1 <= float(row["spearman"]) <= 1
     text = (tmp_path / "out" / "steps.md").read_text()
     assert "ring (2 seeds)" in text and "tolerance 0.05" in text
-    head = text.splitlines()[0]
+    head, _, cells = text.splitlines()[:3]
     assert "`python -m benchmarks.few_step.steps --cells" in head and torch.__version__ in head
+    assert cells.startswith("Cells of 20") and "of a sample (n - 1)" in cells
 
 
 def test_chunks_of_actions_are_sampled_in_all_ways(tmp_path):
@@ -76,7 +77,8 @@ def test_figures_are_compared_with_the_grid_at_equal_evaluations():
     ]
     line = next(line for line in make_tables(rows).splitlines() if "adaptive" in line)
     cells = [one.strip() for one in line.strip("|").split("|")]
-    assert cells[2:5] == ["5.00", "1.00 ± 0.00", "6.00 ± 2.00"]
+    # The deviation of a sample: of 4 and 8 it is the root of 8.
+    assert cells[2:5] == ["5.00", "1.00", "6.00 ± 2.83"]
 
 
 def test_interpolation_and_rank_correlation():
@@ -89,6 +91,13 @@ def test_interpolation_and_rank_correlation():
     assert spearman(values, -values) == pytest.approx(-1.0)
     # Of the ranks 1 2 3 4 and 2 1 4 3 the squared differences sum to 4: 1 - 6 * 4 / 60.
     assert spearman(torch.arange(4.0), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("arguments", [["--samples", "0"], ["--fit", "1"]])
+def test_bad_arguments_are_refused(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit):
+        main(["--cells", str(tmp_path), *arguments])
+    assert f"{arguments[0]} must be at least" in capsys.readouterr().err
 
 
 def test_a_folder_without_cells_or_their_weights_is_refused(tmp_path, capsys):
