@@ -14,6 +14,7 @@ from torchrl_gtp.flow_map import (
     advantage_weight,
     consistency_error,
     edm_preconditioning,
+    exponential_weight,
     flow_error,
     masked_std,
     robust_weight,
@@ -51,6 +52,20 @@ def test_values_of_both_errors(flow_map, batch):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("time_weight", ["edm", "noise", "velocity", "none"])
+def test_errors_in_half_precision_stay_in_range(flow_map, dtype, time_weight):
+    """The weight of the smallest noise level is 250,000; that of a residual's square is not."""
+    flow_map = flow_map.to(dtype)
+    action, noise = torch.randn(2, 9, 2, dtype=dtype)
+    t = torch.full((9, 1), 0.002)
+    times = FlowMapTimes(t, 0.9 * t, torch.zeros(9, 1))
+    error = flow_error(flow_map, action, noise, t, time_weight=time_weight)
+    other = consistency_error(flow_map, flow_map, action, noise, times, time_weight=time_weight)
+    assert error.dtype == other.dtype == torch.float32
+    assert error.isfinite().all() and other.isfinite().all()
+
+
 def test_endpoint_identity_of_the_consistency_target(flow_map, batch):
     """Matching the maps is regressing the end point on a mix of data and teacher's end point."""
     action, noise, times = batch
@@ -83,6 +98,34 @@ def test_weights_follow_equation_10():
     torch.testing.assert_close(weight, expected)
     assert not weight.requires_grad and weight.min() == 1
     assert torch.equal(advantage_weight(advantage, eta=0.0), torch.ones(64, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize("size", [1e-3, 0.3, 7.7, 3e4])
+@pytest.mark.parametrize("count", [1, 3, 64, 1000])
+def test_equal_advantages_prefer_nothing(dtype, size, count):
+    """Their standard deviation is a rounding error, and the weight was that of infinity."""
+    advantage = torch.full((count,), size, dtype=dtype)
+    for mask in (None, torch.arange(count) % 3 != 1):
+        weight = advantage_weight(advantage, eta=1.0, mask=mask)
+        assert weight.dtype == dtype and (weight == 1).all()
+    assert (advantage_weight(-advantage, eta=1.0) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize("make", [advantage_weight, exponential_weight])
+def test_finite_advantages_have_finite_weights(dtype, make):
+    largest = torch.finfo(dtype).max
+    for spread in (1e-1, 1e-2, 1e-4, 1e-6):
+        for size in (1.0, 1e4):
+            advantage = size * (1 + spread * torch.linspace(-1, 1, 64).to(dtype))
+            weight = make(advantage, 3.0)
+            assert weight.dtype == dtype and weight.max() <= 1.01 * largest**0.5, (spread, size)
+            assert (100 * weight).isfinite().all()  # an error of that size times its weight
 
 
 def test_masked_entries_change_nothing():

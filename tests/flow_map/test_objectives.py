@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import get_args
+
 import pytest
 import torch
 
@@ -27,8 +30,10 @@ from torchrl_gtp.flow_map import (
     Shortcut,
     TermInputs,
     VPSchedule,
+    family,
     few_step_sample,
 )
+from torchrl_gtp.flow_map.family import FamilyName
 from torchrl_gtp.flow_map.preconditioning import edm_time_weight
 
 PROGRESS = torch.tensor(0.5)
@@ -282,6 +287,28 @@ def test_frozen_jump_to_the_data_passes_the_gradient_on():
     assert flow_map.error.grad.abs() > 0 and teacher.error.grad is None
 
 
+@pytest.mark.parametrize("name", get_args(FamilyName))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.4)])
+def test_half_precision_has_the_errors_of_single_precision(name, dtype, tolerance):
+    """At the smallest levels as well, whose weights and gaps are beyond half precision."""
+    torch.manual_seed(0)
+    objective, _, noise_levels = family(name)
+    precise = FlowMap(MLPBackbone(2, hidden_sizes=(32,)), noise_levels=noise_levels)
+    half = copy.deepcopy(precise).to(dtype)
+    for term in objective.terms.values():
+        inputs = drawn(term, torch.rand(2000, 2) * 2 - 1)
+        inputs = inputs._replace(progress=torch.tensor(0.0))
+        rounded = TermInputs(
+            inputs.action.to(dtype),
+            {**inputs.draws, "noise": inputs.draws["noise"].to(dtype)},
+            inputs.progress.to(dtype),
+        )
+        expected = term(precise, FrozenMap(precise), inputs).mean().item()
+        error = term(half, FrozenMap(half), rounded)
+        assert error.dtype == torch.float32 and error.isfinite().all()
+        assert error.mean().item() == pytest.approx(expected, rel=tolerance)
+
+
 @pytest.mark.parametrize(
     "term",
     [
@@ -398,6 +425,19 @@ def test_improved_consistency_times_follow_the_discrete_log_normal():
 def test_bad_options(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("term", [Consistency, Shortcut, MeanFlow])
+@pytest.mark.parametrize("sampler", [VPSchedule(), LinearPathTimes(), LogNormalTimes, "log_normal"])
+def test_a_term_of_three_times_needs_a_sampler_of_three(term, sampler):
+    with pytest.raises(TypeError, match=r"time_sampler must give \(t, u, s\) by a method __call__"):
+        term(sampler)
+
+
+@pytest.mark.parametrize("sampler", [VPSchedule, "log_normal", None, lambda uniform: uniform])
+def test_a_denoising_term_needs_a_sampler_of_t(sampler):
+    with pytest.raises(TypeError, match="time_sampler must give t by a method start"):
+        Denoising(sampler)
 
 
 def test_jumps_of_the_closed_form_agree_with_the_oracle():

@@ -30,6 +30,29 @@ def test_times_are_ordered_and_in_range(sampler, progress):
     assert t.min() >= LEVELS.sigma_min * (1 - 1e-5) and t.max() <= LEVELS.sigma_max * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        KarrasGridTimes(),
+        KarrasGridTimes(log_normal=(-1.1, 2.0), end="data"),
+        KarrasGridTimes(1, 149, growth="square_root"),
+        LogNormalTimes(last_gap=1e-3),
+    ],
+)
+def test_half_precision_tells_neighbours_apart(sampler, progress, dtype):
+    torch.manual_seed(0)
+    uniform, progress = torch.rand(5000, 2).to(dtype), torch.tensor(progress, dtype=dtype)
+    for levels in (LEVELS, NoiseLevels()):
+        t, u, s = sampler(uniform, progress, levels)
+        assert (t > u).all() and (u >= s).all() and (s >= 0).all()
+        expected = sampler(uniform.float(), progress.float(), levels)
+        for time, precise in zip((t, u, s), expected, strict=True):
+            assert time.dtype == torch.float32 and torch.equal(time, precise)
+        assert torch.equal(sampler.start(uniform[..., :1], progress, levels), t)
+
+
 def test_karras_grid_draws_neighbours_uniformly_and_reaches_both_ends():
     torch.manual_seed(0)
     times = KarrasGridTimes(first=4, last=4)(

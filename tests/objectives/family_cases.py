@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
@@ -27,16 +28,21 @@ def make_member(name: str, mode: str = "bc", **options: Any) -> GTPLoss:
     member = family(name)
     options = {"objective": member.objective, **options}
     if options["objective"].needs_denoiser:
-        options["denoiser_network"] = make_loss("bc").get_stateful_net("actor_network")
+        trained = make_loss("bc", keys=options.get("keys"))
+        options["denoiser_network"] = trained.get_stateful_net("actor_network")
     return make_loss(mode, **options)
 
 
 def make_family_case(name: str) -> LossCase:
     """The contract's case of cloning with that objective."""
-    objective = OBJECTIVES[name]
-    return dataclasses.replace(
-        make_case("bc"),
-        name=f"{name}-bc",
-        make_loss=partial(make_loss, "bc", objective=objective),
-        owners={f"loss_{term}": "actor_network" for term in objective.terms},
-    )
+    return _case(name, OBJECTIVES[name], partial(make_loss, "bc", objective=OBJECTIVES[name]))
+
+
+def make_member_case(name: str) -> LossCase:
+    """The case of cloning with the member of that name, as published."""
+    return _case(name, family(name).objective, partial(make_member, name))
+
+
+def _case(name: str, objective: Objective, make: Callable[..., GTPLoss]) -> LossCase:
+    owners = {f"loss_{term}": "actor_network" for term in objective.terms}
+    return dataclasses.replace(make_case("bc"), name=f"{name}-bc", make_loss=make, owners=owners)

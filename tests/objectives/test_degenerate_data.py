@@ -7,7 +7,16 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Bounded
 
-from torchrl_gtp import GTPActor, GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue
+from torchrl_gtp import (
+    GTPActor,
+    GTPLoss,
+    NoiseLevels,
+    TargetUpdate,
+    make_gtp_actor,
+    make_qvalue,
+    make_value,
+    paper_options,
+)
 from torchrl_gtp.flow_map import action_scale
 from torchrl_gtp.training import Update, make_optimizer
 
@@ -28,17 +37,22 @@ def transitions(observation, action):
     )
 
 
-def train(data, *, critic: bool, num_updates: int = 60) -> GTPActor:
+def train(
+    data, *, critic: bool, value: bool = False, paper: bool = False, num_updates: int = 60
+) -> GTPActor:
     """Trains on ``data`` and fails at the first number that is not finite."""
     observation_dim, action_dim = data["observation"].shape[-1], data["action"].shape[-1]
     actor = make_gtp_actor(
         observation_dim,
         Bounded(-1, 1, (action_dim,)),
         sigma_data=action_scale(data["action"]),
+        noise_levels=NoiseLevels(sigma_max=80.0) if paper else None,
         hidden_sizes=(64, 64),
     )
     qvalue = make_qvalue(observation_dim, action_dim, hidden_sizes=(64,)) if critic else None
-    loss = GTPLoss(actor, qvalue, eta=3.0)
+    state_value = make_value(observation_dim, hidden_sizes=(64,)) if value else None
+    options = paper_options() if paper else {"eta": 3.0}
+    loss = GTPLoss(actor, qvalue, state_value, **options)
     update = Update(
         loss,
         make_optimizer(loss, 3e-3),
@@ -105,6 +119,34 @@ def test_a_handful_of_transitions(critic, num_rows):
     actor = train(data, critic=critic, num_updates=150)
     drawn = samples(actor, data["observation"], 2)
     assert (drawn - action).abs().mean() < (0.15 if num_rows <= 2 else 0.5)
+
+
+def published_sets() -> dict[str, TensorDict]:
+    torch.manual_seed(0)
+    observation, action = torch.randn(64, 3), torch.rand(64, 2) * 2 - 1
+    one, few = transitions(observation[:1], action[:1]), transitions(observation[:2], action[:2])
+    alike = one.expand(64).clone()
+    nearly = alike.clone()
+    nearly["observation"] += 1e-4 * observation
+    return {
+        "one row": one,
+        "two rows": few,
+        "equal rows": alike,
+        "nearly equal rows": nearly,
+        "equal actions": transitions(observation, action[:1].expand(64, 2)),
+        "equal observations": transitions(observation[:1].expand(64, 3), action),
+        "large observations": transitions(torch.full((64, 3), 1e3), action),
+        "no actions but 0": transitions(observation, torch.zeros(64, 2)),
+    }
+
+
+@pytest.mark.parametrize("value", [False, True])
+@pytest.mark.parametrize("name", published_sets())
+def test_the_published_setting_has_finite_weights(name, value):
+    """It has no bound of the weights, and divides by a deviation that is 0 here."""
+    options = {"critic": True, "value": value, "paper": True, "num_updates": 15}
+    actor = train(published_sets()[name], **options)
+    samples(actor, torch.randn(20, 3), 2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from tests.objectives.contract.case import (
 )
 from tests.objectives.family_cases import NAMES, make_member
 from tests.objectives.gtp_cases import SIZES, make_batch, make_loss
-from torchrl_gtp import FlowMap, GTPLoss, make_gtp_actor, paper_options
-from torchrl_gtp.flow_map import MLPBackbone, Objective, TermInputs, family
+from torchrl_gtp import FlowMap, GTPActor, GTPLoss, make_gtp_actor, paper_options
+from torchrl_gtp.flow_map import LNResNetBackbone, MLPBackbone, Objective, TermInputs, family
 from torchrl_gtp.objectives.teacher import FrozenActor
 
 TERMS = {
@@ -36,6 +37,10 @@ TERMS = {
     "shortcut": ["consistency", "flow"],
     "mean_flow": ["mean_flow"],
 }
+
+
+# Those with an ODE solver, which follows a denoiser.
+SOLVERS = ["consistency_distillation", "ctm"]
 
 
 class OwnTeacher:
@@ -140,6 +145,22 @@ def test_small_and_degenerate_data(name):
         assert torch.equal(policy(td.clone())["action"], policy(td.clone())["action"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_stays_finite_over_the_schedule(name, dtype):
+    """The grids of 1280 intervals at its end are finer than half precision."""
+    torch.manual_seed(0)
+    loss, td = associated(make_member(name)).to(dtype), make_batch(256, mode="bc")
+    td = td.apply(lambda entry: entry.to(dtype))
+    for progress in (0.0, 0.5, 1.0):
+        loss.zero_grad()
+        loss.progress = progress
+        out = call(loss, td.clone())
+        assert all(value.dtype == dtype and value.isfinite() for value in out.values())
+        (total_of(out) / 256).backward()
+        assert all(gradient.isfinite().all() for gradient in actor_gradients(loss).values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_compile_without_graph_breaks(name):
     """Forward-mode derivatives (mean flow) and ODE solvers included."""
@@ -192,6 +213,22 @@ def test_distillation_follows_the_denoiser_and_leaves_it_alone():
             parameter.add_(1.0)
     assert not torch.isclose(call(loss, td.clone())["loss_consistency"], first)
     assert all(value.dtype == torch.float64 for value in loss.double().denoiser.parameters())
+
+
+def test_the_frozen_denoiser_has_no_dropout():
+    torch.manual_seed(0)
+    backbone = LNResNetBackbone(2, 3, hidden_dim=16, num_blocks=1, dropout=0.5)
+    trained = GTPActor(FlowMap(backbone), Bounded(-1, 1, (2,)), num_steps=2)
+    objective = family("consistency_distillation").objective
+    loss = make_loss("bc", objective=objective, denoiser_network=trained)
+    assert trained.training
+    action, t, condition = torch.randn(64, 2), torch.ones(64, 1), torch.randn(64, 3)
+    expected = loss.denoiser.denoise(action, t, condition)
+    for change in (loss.train, loss.eval, loss.double, loss.float, loss.train):
+        assert change() is loss
+        assert not any(module.training for module in loss.denoiser.modules())
+        assert torch.equal(loss.denoiser.float().denoise(action, t, condition), expected)
+    assert loss.training and all(module.training for module in loss.actor_network.modules())
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -257,6 +294,16 @@ def test_chunks_are_clipped_on_the_way():
             "denoiser_network must be a GTPActor",
         ),
         (
+            {"objective": family("ctm").objective, "lambda_flow": math.inf},
+            ValueError,
+            "lambda_flow must be finite",
+        ),
+        (
+            {"objective": family("consistency").objective, "lambda_flow": 7.0},
+            ValueError,
+            r"lambda_flow=7.0 is the factor of a term 'flow'.*the terms \['consistency'\]",
+        ),
+        (
             {"objective": family("ctm").objective, "delay_actor": False},
             ValueError,
             "needs delay_actor=True",
@@ -266,6 +313,41 @@ def test_chunks_are_clipped_on_the_way():
 def test_bad_options(options, error, message):
     with pytest.raises(error, match=message):
         make_loss("bc", **options)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            make_gtp_actor(3, Bounded(-1, 1, (4,)), **SIZES),
+            r"'event_shape': \(4,\).*in the place of.*'event_shape': \(2,\)",
+        ),
+        (make_gtp_actor(3, Bounded(-1, 1, (2,)), chunk_length=1, **SIZES), "event_shape"),
+        (make_gtp_actor(5, Bounded(-1, 1, (2,)), **SIZES), "'condition_dim': 5"),
+        (make_gtp_actor(3, Bounded(-1, 2, (2,)), **SIZES), r"'high': \[2.0, 2.0\]"),
+        (
+            make_gtp_actor(3, Bounded(-1, 1, (2,)), observation_keys=("pixels",), **SIZES),
+            r"'observation_keys': \['pixels'\]",
+        ),
+        (
+            make_gtp_actor(3, Bounded(-1, 1, (2,)), action_key="raw_action", **SIZES),
+            "'action_key': 'raw_action'",
+        ),
+    ],
+)
+def test_a_denoiser_of_another_policy_is_refused(network, message):
+    objective = family("consistency_distillation").objective
+    with pytest.raises(ValueError, match=message):
+        make_loss("bc", objective=objective, denoiser_network=network)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SOLVERS])
+def test_a_denoiser_that_nothing_follows_is_refused(name):
+    trained = make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES)
+    with pytest.raises(ValueError, match="denoiser_network has no effect"):
+        make_member(name, denoiser_network=trained)
+    for solver in SOLVERS:
+        assert make_member(solver, denoiser_network=trained).denoiser is not None
 
 
 def test_bad_names_and_missing_terms():

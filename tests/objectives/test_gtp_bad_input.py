@@ -11,15 +11,18 @@ from torchrl.objectives import SoftUpdate
 from tests.objectives.contract.case import call, losses_of
 from tests.objectives.gtp_cases import MODES, make_batch, make_loss
 from torchrl_gtp import GTPLoss, make_gtp_actor, make_value
+from torchrl_gtp.flow_map import LinearPathTimes, VPSchedule
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eta": -1.0}, "eta must lie in"),
-        ({"eta": float("nan")}, "eta must lie in"),
+        ({"eta": -1.0}, "eta must be finite and at least 0"),
+        ({"eta": float("nan")}, "eta must be finite and at least 0"),
+        ({"eta": float("inf")}, "eta must be finite and at least 0, got inf"),
         ({"weighting": "softmax"}, "weighting must be one of"),
         ({"lambda_flow": -0.1}, "lambda_flow must be finite and not negative"),
+        ({"lambda_flow": float("inf")}, "lambda_flow must be finite and not negative"),
         ({"robust_power": 2.0}, "robust_power must lie in"),
         ({"progress": 1.5}, "progress must lie in"),
         ({"max_weight": 0.5}, "max_weight must be at least 1"),
@@ -39,6 +42,14 @@ from torchrl_gtp import GTPLoss, make_gtp_actor, make_value
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make_loss(**options)
+
+
+def test_time_samplers_of_t_alone_are_refused_at_construction():
+    with pytest.raises(TypeError, match=r"must give \(t, u, s\).*got LinearPathTimes"):
+        make_loss(time_sampler=LinearPathTimes())
+    loss = make_loss()
+    with pytest.raises(TypeError, match=r"must give \(t, u, s\).*got VPSchedule"):
+        loss.time_sampler = VPSchedule()
 
 
 def test_bad_networks():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchrl_gtp.flow_map.flow_map import FlowMap
+from torchrl_gtp.flow_map.precision import at_least_single
 from torchrl_gtp.flow_map.preconditioning import edm_time_weight
 from torchrl_gtp.flow_map.time_sampling import FlowMapTimes
 
@@ -68,7 +69,8 @@ def flow_error(
         >>> flow_error(flow_map, action, torch.randn(8, 2), torch.ones(8, 1)).shape
         torch.Size([8])
     """
-    residual = action - flow_map.denoise(action + t * noise, t, condition)
+    level = t.to(action.dtype)
+    residual = action - flow_map.denoise(action + level * noise, level, condition)
     return weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
 
 
@@ -112,10 +114,10 @@ def consistency_error(
         >>> consistency_error(flow_map, teacher, action, torch.randn(8, 2), times).shape
         torch.Size([8])
     """
-    t, u, s = times
+    t, u, s = (level.to(action.dtype) for level in times)
     target = teacher(action + u * noise, u, s, condition).detach()
     residual = flow_map(action + t * noise, t, s, condition) - target
-    return weighted_square(residual, t, flow_map.sigma_data, time_weight, valid)
+    return weighted_square(residual, times.t, flow_map.sigma_data, time_weight, valid)
 
 
 def robust_weight(error: Tensor, power: float, scale: float = 0.01) -> Tensor:
@@ -175,15 +177,16 @@ def weighted_square(
         valid (Tensor, optional): boolean mask [..., A] of the action dimensions that count.
 
     Returns:
-        Tensor: errors [...].
+        Tensor: errors [...], in single precision at least: in half precision squares and weights
+        at small noise levels would leave its range.
 
     Examples:
         >>> weighted_square(torch.ones(1, 2), torch.ones(1, 1), torch.tensor(0.5), "velocity")
         tensor([8.])
     """
-    square = residual.square()
+    square, t = at_least_single(residual).square(), at_least_single(t)
     if time_weight == "edm":
-        square = square * edm_time_weight(t, sigma_data)
+        square = square * edm_time_weight(t, at_least_single(sigma_data))
     elif time_weight == "noise":
         square = square / t.square()
     elif time_weight == "velocity":

@@ -14,6 +14,7 @@ from torchrl_gtp.flow_map.noise_levels import (
     doubling_curriculum,
     square_root_curriculum,
 )
+from torchrl_gtp.flow_map.precision import at_least_single
 
 __all__ = [
     "FlowMapTimes",
@@ -43,6 +44,9 @@ class StartSampler(Protocol):
 
     A sampler turns uniform draws into times and draws nothing itself. So the same draws give the
     same times in eager, compiled and captured code, while the schedule goes on.
+
+    Draws and times are of single precision at least, also in a loss of half precision, which could
+    not tell neighbouring times apart.
     """
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
@@ -65,6 +69,16 @@ class TimeSampler(StartSampler, Protocol):
             noise_levels (NoiseLevels): the range of noise levels.
         """
         ...
+
+
+def check_time_sampler(time_sampler: object, *, start_only: bool = False) -> None:
+    """Raises a ``TypeError`` unless it gives the three times of a term, or t where that will do."""
+    method, times = ("start", "t") if start_only else ("__call__", "(t, u, s)")
+    if isinstance(time_sampler, type) or not callable(getattr(time_sampler, method, None)):
+        raise TypeError(
+            f"time_sampler must give {times} by a method {method}, got {time_sampler!r}: take an "
+            "object such as LogNormalTimes() or KarrasGridTimes()."
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ class KarrasGridTimes:
         self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
         """Turns uniform draws into times; see :class:`TimeSampler`."""
+        uniform = at_least_single(uniform)
         num_nodes = self._num_nodes(uniform, progress)
         t_node = self._start_node(uniform[..., :1], num_nodes, noise_levels)
         u_node = t_node + 1
@@ -143,6 +158,7 @@ class KarrasGridTimes:
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives ``t`` alone; see :class:`TimeSampler`."""
+        uniform = at_least_single(uniform)
         num_nodes = self._num_nodes(uniform, progress)
         node = self._start_node(uniform, num_nodes, noise_levels)
         return noise_levels.at(node / (num_nodes - 1))
@@ -150,7 +166,8 @@ class KarrasGridTimes:
     def _num_nodes(self, uniform: Tensor, progress: Tensor) -> Tensor:
         doubling = self.growth == "doubling"
         curriculum = doubling_curriculum if doubling else square_root_curriculum
-        return curriculum(progress, self.first, self.last).to(uniform.dtype)
+        num_nodes = curriculum(at_least_single(progress), self.first, self.last)
+        return num_nodes.to(uniform.dtype)
 
     def _start_node(self, uniform: Tensor, num_nodes: Tensor, noise_levels: NoiseLevels) -> Tensor:
         position = uniform
@@ -216,6 +233,7 @@ class LogNormalTimes:
         self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
     ) -> FlowMapTimes:
         """Turns uniform draws into times; see :class:`TimeSampler`."""
+        uniform, progress = at_least_single(uniform), at_least_single(progress)
         t = self.start(uniform[..., :1], progress, noise_levels)
         gap = self.first_gap * (self.last_gap / self.first_gap) ** progress.clamp(0, 1)
         u = t * (1 - gap.to(t.dtype))
@@ -231,13 +249,10 @@ class LogNormalTimes:
 
     def start(self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels) -> Tensor:
         """Gives ``t`` alone; see :class:`TimeSampler`."""
-        t = _log_normal(uniform, self.mean, self.std)
+        t = _log_normal(at_least_single(uniform), self.mean, self.std)
         return t.clamp(noise_levels.sigma_min, noise_levels.sigma_max)
 
 
 def _log_normal(uniform: Tensor, mean: float, std: float) -> Tensor:
     """The log-normal level at a quantile in [0, 1]."""
-    # The normal quantile does not exist in half precision.
-    precise = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
-    normal = torch.special.ndtri(precise).to(uniform.dtype)
-    return torch.exp(mean + std * normal)
+    return torch.exp(mean + std * torch.special.ndtri(uniform))

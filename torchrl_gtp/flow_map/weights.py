@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from torchrl_gtp.flow_map.precision import at_least_single
+
 __all__ = ["advantage_weight", "exponential_weight", "masked_mean", "masked_std"]
+
+# The standard deviation of equal numbers is a few roundings of their size, not 0.
+_ROUNDING = 8
 
 
 def masked_mean(
@@ -31,12 +37,14 @@ def masked_mean(
     """
     if mask is None and importance is None and sum_parts is None:
         return values.mean()
-    weight = torch.ones_like(values) if importance is None else importance
+    # Sums over a batch leave the range of half precision.
+    values, dtype = at_least_single(values), values.dtype
+    weight = torch.ones_like(values) if importance is None else at_least_single(importance)
     if mask is not None:
         values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
     sums = torch.stack([weight.sum(), (weight * values).sum()])
     sums = sums if sum_parts is None else sum_parts(sums)
-    return sums[1] / sums[0].clamp_min(torch.finfo(values.dtype).tiny)
+    return (sums[1] / sums[0].clamp_min(torch.finfo(values.dtype).tiny)).to(dtype)
 
 
 def masked_std(
@@ -63,7 +71,9 @@ def masked_std(
     """
     if mask is None and importance is None and sum_parts is None:
         return values.std(correction=0)
-    weight = torch.ones_like(values) if importance is None else importance
+    # Sums over a batch leave the range of half precision.
+    values, dtype = at_least_single(values), values.dtype
+    weight = torch.ones_like(values) if importance is None else at_least_single(importance)
     if mask is not None:
         values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
     sums = torch.stack([weight.sum(), (weight * values).sum()])
@@ -72,7 +82,7 @@ def masked_std(
     total = sums[0].clamp_min(torch.finfo(values.dtype).tiny)
     squares = (weight * (values - sums[1] / total).square()).sum()
     squares = squares if sum_parts is None else sum_parts(squares)
-    return (squares / total).sqrt()
+    return (squares / total).sqrt().to(dtype)
 
 
 def advantage_weight(
@@ -87,9 +97,15 @@ def advantage_weight(
     """Computes the weight ``w = exp(eta * max(0, A) / (std(A) + eps))`` (paper, eq. 10).
 
     The standard deviation is that of the untruncated advantages of the batch. So ``w >= 1``, and
-    ``eta = 0`` gives 1 everywhere, which is behaviour cloning. There is no upper bound: where all
-    advantages of a batch are equal and positive (a batch of one, say) the weight overflows to
-    ``inf``; ``clamp_max`` bounds it.
+    ``eta = 0`` gives 1 everywhere, which is behaviour cloning. Finite advantages give finite
+    weights, in contrast to the formula as printed:
+
+    * Where all advantages of a batch are equal but for rounding (a batch of one, say), there is
+      nothing to prefer and the weight is 1.
+    * Where they are nearly equal and positive, the exponent is arbitrarily large. It is bounded by
+      half of that at which the dtype overflows, so that the weight times an error is finite too:
+      by 44.4, a weight of 1.8e19, in single precision. ``clamp_max`` gives a bound that training
+      can use.
 
     Args:
         advantage (Tensor): advantages ``A = Q(o, a) - V(o)``, of any shape.
@@ -106,13 +122,17 @@ def advantage_weight(
     Examples:
         >>> advantage_weight(torch.tensor([-1.0, 1.0]), eta=1.0)
         tensor([1.0000, 2.7183])
+        >>> advantage_weight(torch.tensor([0.3, 0.3]), eta=1.0)
+        tensor([1., 1.])
     """
     advantage = advantage.detach()
-    scale = masked_std(advantage, mask, importance, sum_parts=sum_parts) + eps
+    std = masked_std(advantage, mask, importance, sum_parts=sum_parts)
     positive = advantage.clamp_min(0)
     if mask is not None:
         positive = torch.where(mask, positive, 0.0)
-    return (eta * positive / scale).exp()
+    is_rounding = std <= _ROUNDING * torch.finfo(advantage.dtype).eps * positive
+    exponent = torch.where(is_rounding, 0.0, eta * positive / (std + eps))
+    return _bounded_exp(exponent)
 
 
 def exponential_weight(
@@ -133,7 +153,8 @@ def exponential_weight(
         mask (Tensor, optional): boolean mask of valid entries; the others get weight 1.
 
     Returns:
-        Tensor: weights of the shape of ``advantage``, without gradient and without upper bound.
+        Tensor: weights of the shape of ``advantage``, without gradient, and with no upper bound but
+        that of :func:`advantage_weight`.
 
     Examples:
         >>> exponential_weight(torch.tensor([-1.0, 0.0, 1.0]), eta=2.0)
@@ -142,4 +163,9 @@ def exponential_weight(
     advantage = advantage.detach()
     if mask is not None:
         advantage = torch.where(mask, advantage, 0.0)
-    return (eta * advantage).exp()
+    return _bounded_exp(eta * advantage)
+
+
+def _bounded_exp(exponent: Tensor) -> Tensor:
+    """The exponential, where it is at most the root of the largest number of the dtype."""
+    return exponent.clamp_max(0.5 * math.log(torch.finfo(exponent.dtype).max)).exp()

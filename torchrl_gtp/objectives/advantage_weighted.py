@@ -33,9 +33,10 @@ class AdvantageWeightedLoss(GuidedLoss):
             divided by the standard deviation, so that eta depends on the scale of the reward.
             ``"none"`` computes no advantage: the policy clones while the critics train, to choose
             among its candidates or to give its gradient. Defaults to ``"truncated"``.
-        eta (float): sharpness of the weight; 0 clones. Defaults to ``1.0``.
-        max_weight (float, optional): upper bound of the weight, at least 1; ``None`` for none.
-            Defaults to ``100.0``.
+        eta (float): sharpness of the weight, finite; 0 clones. Defaults to ``1.0``.
+        max_weight (float, optional): upper bound of the weight, at least 1; ``None`` for none but
+            what keeps it finite (:func:`~torchrl_gtp.flow_map.advantage_weight`). Defaults to
+            ``100.0``.
         advantage_eps (float): added to the standard deviation of the advantages, for
             ``"truncated"``. Defaults to ``1e-6``.
         sync_advantage (bool): whether that standard deviation is over the batches of all processes
@@ -65,8 +66,11 @@ class AdvantageWeightedLoss(GuidedLoss):
         super().__init__(actor_network, *networks, **guide_options)
         if weighting not in get_args(Weighting):
             raise ValueError(f"weighting must be one of {get_args(Weighting)}, got {weighting!r}.")
-        if not 0.0 <= eta <= math.inf:
-            raise ValueError(f"eta must lie in [0, inf], got {eta}.")
+        if not 0.0 <= eta < math.inf:
+            raise ValueError(
+                f"eta must be finite and at least 0, got {eta}: infinity times the advantage of "
+                "a sample that has none is nan."
+            )
         max_weight = math.inf if max_weight is None else max_weight
         if not max_weight >= 1.0:
             raise ValueError(

@@ -242,11 +242,16 @@ class PolicyLoss(SharedLayersLoss):
                 f"{(*leading, *draw.shape)}, got "
                 f"{None if values is None else tuple(values.shape)}. Make it with draw_noise."
             )
-        return values.to(self._dtype)
+        return values.to(self._draw_dtype(draw))
 
     def _fresh(self, draw: Draw, leading: torch.Size, device: torch.device) -> Tensor:
         sampler = torch.randn if draw.distribution == "normal" else torch.rand
-        return sampler((*leading, *draw.shape), dtype=self._dtype, device=device)
+        return sampler((*leading, *draw.shape), dtype=self._draw_dtype(draw), device=device)
+
+    def _draw_dtype(self, draw: Draw) -> torch.dtype:
+        # Half precision has a few hundred uniform numbers: too few for times, and for ranks.
+        is_uniform = draw.distribution == "uniform"
+        return torch.promote_types(self._dtype, torch.float32) if is_uniform else self._dtype
 
     def _leading(self, tensordict: TensorDictBase) -> torch.Size:
         """The batch size, read from the actions: that of a tensordict may be a guess."""

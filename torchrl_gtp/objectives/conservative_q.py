@@ -117,7 +117,7 @@ class ConservativeQLoss(ClippedDoubleQLoss):
         tensordict = self._checked(tensordict, self._required_keys)
         actor, temperature = self.actor_network, self.conservative_temperature
         with torch.no_grad():
-            uniform = self._draw(tensordict, "cql_uniform").movedim(-2, 0)
+            uniform = self._draw(tensordict, "cql_uniform").to(self._dtype).movedim(-2, 0)
             low, high = (self.actor_network_params[name] for name in ("low", "high"))
             uniform = low + (high - low) * uniform.unflatten(-1, actor.event_shape)
             present = self._policy_actions(tensordict, self._draw(tensordict, "cql_present"))

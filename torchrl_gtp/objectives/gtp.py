@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import torch
@@ -68,19 +67,20 @@ class GTPLoss(AdvantageWeightedLoss):
             divided by the standard deviation, so that eta depends on the scale of the reward.
             ``"none"`` computes no advantage: the policy clones while the critics train, to choose
             among its candidates or to give its gradient. Defaults to ``"truncated"``.
-        eta (float): sharpness of the advantage weight; 0 clones. Defaults to ``1.0``.
+        eta (float): sharpness of the advantage weight, finite; 0 clones. Defaults to ``1.0``.
         lambda_flow (float, optional): factor of the flow term; the paper writes lambda and gives
             no value. Defaults to ``None``: that of the objective, 3 for the paper's terms.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
-            in the paper, where a batch of equal positive advantages makes it overflow. The
-            attribute is a buffer that travels with the state dict; assign ``math.inf`` to it for
-            no bound. Defaults to ``100.0``.
+            in the paper, but what keeps it finite; see
+            :func:`~torchrl_gtp.flow_map.advantage_weight`. The attribute is a buffer that travels
+            with the state dict; assign ``math.inf`` to it for no bound. Defaults to ``100.0``.
         advantage_eps (float): added to the standard deviation of the advantages. Defaults to
             ``1e-6``.
         time_sampler ("log_normal", "karras_grid" or TimeSampler): gives the times (t, u, s); the
             paper's is ``"karras_grid"``. Defaults to ``"log_normal"``.
-        time_weight ("edm" or "none"): weight of a squared error over noise levels; the paper's is
-            ``"none"``. Defaults to ``"edm"``.
+        time_weight ("edm", "noise", "velocity" or "none"): weight of a squared error over noise
+            levels, see :func:`~torchrl_gtp.flow_map.flow_error`; the paper's is ``"none"``.
+            Defaults to ``"edm"``.
         robust_power (float): exponent of the adaptive weight ``1 / (error + 0.01)^power`` of each
             consistency error, in [0, 1], where ``error`` is its mean over the action dimensions;
             the paper's is 0. Defaults to ``1.0``.
@@ -96,8 +96,9 @@ class GTPLoss(AdvantageWeightedLoss):
             ``semigroup_every`` say. Defaults to ``None``: consistency and flow term with those
             options.
         denoiser_network (GTPActor, optional): a trained policy whose denoiser the ODE solver of
-            the objective follows, as in consistency distillation. The loss keeps a frozen copy.
-            Defaults to ``None``: the solver follows the teacher's own denoiser.
+            the objective follows, as in consistency distillation: one of the same observations and
+            actions. The loss keeps a frozen copy, in evaluation mode. Defaults to ``None``: the
+            solver follows the teacher's own denoiser.
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
             left alone, it stays in the middle of the schedule. Defaults to ``0.5``.
@@ -123,10 +124,13 @@ class GTPLoss(AdvantageWeightedLoss):
 
     Raises:
         ValueError: for options outside the ranges above, for an ``objective`` beside options that
-            it replaces, or for one whose solver needs a ``denoiser_network``; when called, for an
-            empty batch or entries of another size than the networks'.
-        TypeError: if ``critic`` is not a :class:`~torchrl_gtp.objectives.Critic`, or
-            ``denoiser_network`` not a :class:`~torchrl_gtp.GTPActor`.
+            it replaces, for one whose solver needs a ``denoiser_network``, for a
+            ``denoiser_network`` that nothing follows or of other observations or actions, or for a
+            ``lambda_flow`` without a term ``"flow"``; when called, for an empty batch or entries of
+            another size than the networks'.
+        TypeError: if ``critic`` is not a :class:`~torchrl_gtp.objectives.Critic`,
+            ``denoiser_network`` not a :class:`~torchrl_gtp.GTPActor`, or ``time_sampler`` gives no
+            (t, u, s).
         KeyError: when called, if the input lacks an entry of ``in_keys``.
 
     Examples:
@@ -200,32 +204,40 @@ class GTPLoss(AdvantageWeightedLoss):
         own = (time_sampler, time_weight, robust_power, teacher)
         if objective is None:
             objective = gtp_objective(*own, semigroup_every=semigroup_every)
-            if lambda_flow is not None:
-                objective = dataclasses.replace(objective, lambda_flow=lambda_flow)
         elif (*own, semigroup_every) != ("log_normal", "edm", 1.0, "current", 8):
             raise ValueError(
                 "time_sampler, time_weight, robust_power, teacher and semigroup_every are those of "
                 f"the objective: leave them out beside objective={objective!r}, or change its own."
             )
+        if lambda_flow is not None:
+            if "flow" not in objective.terms:
+                raise ValueError(
+                    f"lambda_flow={lambda_flow} is the factor of a term 'flow', but the objective "
+                    f"has the terms {sorted(objective.terms)}: leave it out, or add that term."
+                )
+            objective = dataclasses.replace(objective, lambda_flow=lambda_flow)
         if denoiser_network is None and objective.needs_denoiser:
             raise ValueError(
                 "The objective's ODE solver follows a denoiser that none of its terms trains: give "
                 "a trained policy as denoiser_network, or add a term 'flow'."
             )
-        lambda_flow = objective.lambda_flow if lambda_flow is None else lambda_flow
         self.objective = objective
-        self.denoiser = None if denoiser_network is None else frozen_denoiser(denoiser_network)
-        for name, value, upper in (
-            ("lambda_flow", lambda_flow, math.inf),
-            ("progress", progress, 1.0),
-        ):
-            if not 0.0 <= value <= upper:
-                raise ValueError(f"{name} must lie in [0, {upper}], got {value}.")
+        self.denoiser = None
+        if denoiser_network is not None:
+            if not objective.follows_denoiser:
+                raise ValueError(
+                    "denoiser_network has no effect: no term of the objective has an ODE solver "
+                    "that would follow it. Leave it out, or take an objective with a solver, such "
+                    "as that of family('consistency_distillation')."
+                )
+            self.denoiser = frozen_denoiser(denoiser_network, actor_network)
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"progress must lie in [0, 1], got {progress}.")
         if objective.teacher == "ema" and "target_actor_network_params" not in self._modules:
             raise ValueError("teacher='ema' needs delay_actor=True: there is no EMA without it.")
         dtype = actor_network.low.dtype
         device = actor_network.low.device
-        self.register_coeff_buffer("lambda_flow", lambda_flow, dtype=dtype, device=device)
+        self.register_coeff_buffer("lambda_flow", objective.lambda_flow, dtype=dtype, device=device)
         self.register_coeff_buffer("progress", progress, dtype=dtype, device=device)
         critic_keys = self.out_keys if critic is None else critic.out_keys
         losses = [key for key in critic_keys if str(key).startswith("loss_")]
@@ -267,6 +279,13 @@ class GTPLoss(AdvantageWeightedLoss):
     @property
     def _first_term(self) -> Any:
         return next(iter(self.objective.terms.values()))
+
+    def train(self, mode: bool = True) -> GTPLoss:
+        """Sets the mode of the loss and of its networks, but for the frozen denoiser's."""
+        super().train(mode)
+        if self.denoiser is not None:
+            self.denoiser.eval()
+        return self
 
     def _draws(self) -> dict[str, Draw]:
         return {**super()._draws(), **self.objective.draws(self.actor_network.flat_dim)}
@@ -406,6 +425,7 @@ class GTPLoss(AdvantageWeightedLoss):
                 )
             # Multiplied here, not passed as importance weights: those would be normalised.
             error = weight * error
-        loss = self._reduce(error, tensordict)
+        # Errors are of single precision at least until they are one number.
+        loss = self._reduce(error, tensordict).to(self._dtype)
         self._clear_param_weakrefs(tensordict)
         return loss

@@ -10,7 +10,9 @@ __all__ = ["paper_options"]
 def paper_options() -> dict[str, Any]:
     """Returns the arguments of :class:`~torchrl_gtp.GTPLoss` that follow the paper to the letter.
 
-    The noise levels belong to the flow map; the paper's are ``NoiseLevels(sigma_max=80.0)``.
+    The noise levels belong to the flow map; the paper's are ``NoiseLevels(sigma_max=80.0)``. The
+    advantage weight has no bound, as printed, but what keeps it finite where the advantages of a
+    batch are equal or nearly so; see :func:`~torchrl_gtp.flow_map.advantage_weight`.
 
     Examples:
         >>> from torchrl.data import Bounded

@@ -64,10 +64,39 @@ class FrozenActor:
         return self.params.to_module(self.actor, preserve_module_state=False)
 
 
-def frozen_denoiser(denoiser_network: GTPActor) -> FlowMap:
-    """Copies the flow map of a trained policy, without gradient to it."""
+def frozen_denoiser(denoiser_network: GTPActor, actor_network: GTPActor) -> FlowMap:
+    """Copies the flow map of a trained policy, without gradient to it and without dropout.
+
+    Args:
+        denoiser_network (GTPActor): the trained policy.
+        actor_network (GTPActor): the policy in training, for whose observations and actions the
+            denoiser is asked.
+
+    Raises:
+        TypeError: if ``denoiser_network`` is no ``GTPActor``.
+        ValueError: if it is a policy of other observations or actions.
+    """
     if not isinstance(denoiser_network, GTPActor):
         raise TypeError(
             f"denoiser_network must be a GTPActor, got {type(denoiser_network).__name__}."
         )
-    return copy.deepcopy(denoiser_network.flow_map).requires_grad_(False)
+    theirs, ours = _what_it_is_about(denoiser_network), _what_it_is_about(actor_network)
+    different = [name for name in ours if theirs[name] != ours[name]]
+    if different:
+        raise ValueError(
+            "denoiser_network must be a policy of the observations and actions of actor_network, "
+            f"but it has { ({name: theirs[name] for name in different}) } in the place of "
+            f"{ ({name: ours[name] for name in different}) }: build both alike."
+        )
+    return copy.deepcopy(denoiser_network.flow_map).requires_grad_(False).eval()
+
+
+def _what_it_is_about(actor: GTPActor) -> dict[str, object]:
+    return {
+        "observation_keys": actor.observation_keys,
+        "action_key": actor.action_key,
+        "event_shape": tuple(actor.event_shape),
+        "condition_dim": getattr(actor.flow_map.backbone, "condition_dim", None),
+        "low": actor.low.tolist(),
+        "high": actor.high.tolist(),
+    }

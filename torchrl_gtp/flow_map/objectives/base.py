@@ -122,7 +122,11 @@ class Objective:
         }
 
     @property
+    def follows_denoiser(self) -> bool:
+        """Whether a term has an ODE solver, in an attribute ``solver``, that follows a denoiser."""
+        return any(getattr(term, "solver", None) is not None for term in self.terms.values())
+
+    @property
     def needs_denoiser(self) -> bool:
         """Whether a term follows a denoiser that no term of this objective trains."""
-        follows = any(getattr(term, "solver", None) is not None for term in self.terms.values())
-        return follows and "flow" not in self.terms
+        return self.follows_denoiser and "flow" not in self.terms

@@ -19,8 +19,14 @@ from torchrl_gtp.flow_map.errors import (
 )
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
+from torchrl_gtp.flow_map.precision import at_least_single
 from torchrl_gtp.flow_map.sampling import solve_ode
-from torchrl_gtp.flow_map.time_sampling import FlowMapTimes, LogNormalTimes, TimeSampler
+from torchrl_gtp.flow_map.time_sampling import (
+    FlowMapTimes,
+    LogNormalTimes,
+    TimeSampler,
+    check_time_sampler,
+)
 
 __all__ = ["Consistency"]
 
@@ -65,6 +71,7 @@ class Consistency:
     Raises:
         ValueError: for options outside the ranges above, or ``semigroup_every`` beside
             ``time_weight="gap"``.
+        TypeError: if ``time_sampler`` gives no (t, u, s).
     """
 
     time_sampler: TimeSampler = field(default_factory=LogNormalTimes)
@@ -78,6 +85,7 @@ class Consistency:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        check_time_sampler(self.time_sampler)
         check_time_weight(self.time_weight, "gap")
         if not 0.0 <= self.robust_power <= 1.0:
             raise ValueError(f"robust_power must lie in [0, 1], got {self.robust_power}.")
@@ -109,8 +117,9 @@ class Consistency:
         """Computes the errors; see :class:`Term`."""
         action, condition, noise = inputs.action, inputs.condition, inputs.draws["noise"]
         times = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
-        t, u, s = times
-        target_start = u
+        # Networks see the levels as well as they can tell them apart; weights and gaps are exact.
+        t, u, s = (level.to(action.dtype) for level in times)
+        target_start = times.u
         action_t = action + t * noise
         if self.solver is None:
             action_u = action + u * noise
@@ -120,7 +129,7 @@ class Consistency:
             action_u, target_start = self._jump_on_some_rows(
                 flow_map, teacher, inputs, times, action_t, action_u
             )
-        target = teacher(action_u, target_start, s, condition)
+        target = teacher(action_u, target_start.to(action.dtype), s, condition)
         reached = flow_map(action_t, t, s, condition)
         if self.at_data:
             zero = torch.zeros_like(s)
@@ -129,14 +138,14 @@ class Consistency:
 
         squared_weight: TimeWeight = "none" if self.time_weight == "gap" else self.time_weight
         error = weighted_square(
-            reached - target, t, flow_map.sigma_data, squared_weight, inputs.valid
+            reached - target, times.t, flow_map.sigma_data, squared_weight, inputs.valid
         )
         num_dims = num_valid(action, inputs.valid)
         if self.huber is not None:
             bend = self.huber * num_dims**0.5
             error = (error + bend**2).sqrt() - bend
         if self.time_weight == "gap":
-            error = error / (t - u).squeeze(-1)
+            error = error / (times.t - times.u).squeeze(-1)
         if self.robust_power:
             error = error * robust_weight(error / num_dims, self.robust_power)
         return error
@@ -150,14 +159,14 @@ class Consistency:
         u: Tensor,
         condition: Tensor | None,
     ) -> Tensor:
-        times = flow_map.noise_levels.between(t, u, self.solver_steps)
+        dtype, steps = action_t.dtype, self.solver_steps
+
+        def denoiser(action: Tensor, level: Tensor) -> Tensor:
+            return teacher.denoise(action.to(dtype), level.to(dtype), condition)
+
+        levels = flow_map.noise_levels.between(at_least_single(t), at_least_single(u), steps)
         with torch.no_grad():
-            return solve_ode(
-                lambda action, level: teacher.denoise(action, level, condition),
-                action_t,
-                times,
-                self.solver or "heun",
-            )
+            return solve_ode(denoiser, action_t, levels, self.solver or "heun").to(dtype)
 
     def _jump_on_some_rows(
         self,
@@ -179,10 +188,11 @@ class Consistency:
 
         t, s = t[rows], s[rows]
         lowest = torch.minimum(s.clamp_min(flow_map.noise_levels.sigma_min), t)
-        middle = torch.exp(torch.lerp(lowest.log(), t.log(), share[rows]))
+        middle = torch.exp(torch.lerp(lowest.log(), t.log(), share[rows].to(t.dtype)))
         # Rounding must not carry it beyond either.
         middle = torch.minimum(torch.maximum(middle, lowest), t)
-        reached = teacher(noisy[rows], t, middle, condition)
+        dtype = action_t.dtype
+        reached = teacher(noisy[rows], t.to(dtype), middle.to(dtype), condition)
         return (
             source.index_copy(0, rows, reached.to(source.dtype)).reshape(action_u.shape),
             u.index_copy(0, rows, middle.to(u.dtype)).reshape(*leading, 1),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchrl_gtp.flow_map.errors import TimeWeight, check_time_weight, flow_error
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
-from torchrl_gtp.flow_map.time_sampling import LogNormalTimes, StartSampler
+from torchrl_gtp.flow_map.time_sampling import LogNormalTimes, StartSampler, check_time_sampler
 
 __all__ = ["Denoising"]
 
@@ -29,6 +29,7 @@ class Denoising:
 
     Raises:
         ValueError: for another ``time_weight``.
+        TypeError: if ``time_sampler`` gives no t.
     """
 
     time_sampler: StartSampler = field(default_factory=LogNormalTimes)
@@ -36,6 +37,7 @@ class Denoising:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        check_time_sampler(self.time_sampler, start_only=True)
         check_time_weight(self.time_weight)
 
     def draws(self, action_dim: int) -> dict[str, Draw]:

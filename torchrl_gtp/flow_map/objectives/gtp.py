@@ -49,6 +49,7 @@ def gtp_objective(
 
     Raises:
         ValueError: for a name or a number that is not accepted.
+        TypeError: if ``time_sampler`` gives no (t, u, s).
 
     Examples:
         >>> gtp_objective(time_weight="none").terms["flow"].time_weight

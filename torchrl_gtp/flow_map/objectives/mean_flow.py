@@ -11,7 +11,7 @@ from torchrl_gtp.flow_map.errors import num_valid, robust_weight, weighted_squar
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
 from torchrl_gtp.flow_map.paired_times import PairedLogNormalTimes
-from torchrl_gtp.flow_map.time_sampling import TimeSampler
+from torchrl_gtp.flow_map.time_sampling import TimeSampler, check_time_sampler
 
 __all__ = ["MeanFlow"]
 
@@ -40,6 +40,7 @@ class MeanFlow:
 
     Raises:
         ValueError: if ``robust_power`` is out of range.
+        TypeError: if ``time_sampler`` gives no (t, s).
     """
 
     time_sampler: TimeSampler = field(default_factory=PairedLogNormalTimes)
@@ -47,6 +48,7 @@ class MeanFlow:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        check_time_sampler(self.time_sampler)
         if not 0.0 <= self.robust_power <= 1.0:
             raise ValueError(f"robust_power must lie in [0, 1], got {self.robust_power}.")
 
@@ -58,12 +60,14 @@ class MeanFlow:
         """Computes the errors; see :class:`Term`."""
         action, noise, condition = inputs.action, inputs.draws["noise"], inputs.condition
         t, _, s = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
+        start, end = t.to(action.dtype), s.to(action.dtype)
 
         def endpoint(action_t: Tensor, level: Tensor) -> Tensor:
-            return flow_map.endpoint(action_t, level, s, condition)
+            return flow_map.endpoint(action_t, level, end, condition)
 
         # Along the path of the sample da_t/dt = z.
-        derivative = torch.func.jvp(endpoint, (action + t * noise, t), (noise, torch.ones_like(t)))
+        point, direction = (action + start * noise, start), (noise, torch.ones_like(start))
+        derivative = torch.func.jvp(endpoint, point, direction)
         phi, rate = derivative[0], derivative[1]
         identity = (s / t) * (phi - action) + (t - s) * rate
         target = (phi - (1 + t) / (1 + s) * identity).detach()

@@ -12,7 +12,7 @@ from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.linear_path import DyadicTimes, path_time
 from torchrl_gtp.flow_map.noise_levels import NoiseLevels
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
-from torchrl_gtp.flow_map.time_sampling import TimeSampler
+from torchrl_gtp.flow_map.time_sampling import TimeSampler, check_time_sampler
 
 __all__ = ["Shortcut"]
 
@@ -38,6 +38,7 @@ class Shortcut:
 
     Raises:
         ValueError: for another ``time_weight``.
+        TypeError: if ``time_sampler`` gives no (t, u, s).
     """
 
     time_sampler: TimeSampler = field(default_factory=DyadicTimes)
@@ -45,6 +46,7 @@ class Shortcut:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        check_time_sampler(self.time_sampler)
         check_time_weight(self.time_weight)
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
@@ -53,19 +55,20 @@ class Shortcut:
 
     def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
         """Computes the errors; see :class:`Term`."""
-        condition = inputs.condition
+        condition, dtype = inputs.condition, inputs.action.dtype
         t, u, s = self.time_sampler(inputs.draws["times"], inputs.progress, flow_map.noise_levels)
-        action_t = inputs.action + t * inputs.draws["noise"]
+        action_t = inputs.action + t.to(dtype) * inputs.draws["noise"]
         is_smallest = self._is_smallest(t, s, flow_map.noise_levels)
 
         def half_jump(noisy: Tensor, start: Tensor, end: Tensor) -> Tensor:
             towards = torch.where(is_smallest, start, end)
-            endpoint = teacher.endpoint(noisy, start, towards, condition)
+            levels = start.to(dtype), towards.to(dtype)
+            endpoint = teacher.endpoint(noisy.to(dtype), *levels, condition)
             return (end / start) * noisy + (1 - end / start) * endpoint
 
         reached = half_jump(half_jump(action_t, t, u), u, s)
         target = (reached - (s / t) * action_t) / (1 - s / t)
-        residual = flow_map.endpoint(action_t, t, s, condition) - target
+        residual = flow_map.endpoint(action_t, t.to(dtype), s.to(dtype), condition) - target
         return weighted_square(residual, t, flow_map.sigma_data, self.time_weight, inputs.valid)
 
     def _is_smallest(self, t: Tensor, s: Tensor, noise_levels: NoiseLevels) -> Tensor:
