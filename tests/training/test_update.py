@@ -13,6 +13,7 @@ from torchrl.data import Bounded
 from torchrl.objectives import SoftUpdate
 
 from tests.objectives.critic_cases import CRITICS, make_critic
+from tests.objectives.family_cases import make_member
 from tests.objectives.gtp_cases import MODES, make_batch, make_loss
 from torchrl_gtp import GTPLoss, TargetUpdate, make_gtp_actor, make_qvalue, paper_options
 from torchrl_gtp.objectives import ClippedDoubleQLoss, ConservativeQLoss
@@ -340,6 +341,70 @@ def test_rates_of_single_networks():
     optimizer = make_optimizer(nested, {"actor_network": 1.0, "qvalue_network": 2.0})
     rates = {group["name"]: group["lr"].item() for group in optimizer.param_groups}
     assert rates == {"actor_network": 1.0, "critic.qvalue_network": 2.0}
+
+
+def test_distillation_trains_the_actor_alone():
+    """The frozen denoiser has no group of the optimiser, and no rate is asked for it."""
+    loss = make_member("consistency_distillation", "critic")
+    optimizer = make_optimizer(loss, {"actor_network": 3e-4, "qvalue_network": 1e-3})
+    assert [group["name"] for group in optimizer.param_groups] == [
+        "actor_network",
+        "qvalue_network",
+    ]
+    update = Update(loss, optimizer, TargetUpdate(loss, 0.1), num_updates=3, grad_clip=1.0)
+    before = {name: value.clone() for name, value in loss.named_parameters()}
+    for _ in range(3):
+        assert all(value.isfinite() for value in update(make_batch()).values())
+    for name, value in loss.named_parameters():
+        assert torch.equal(value, before[name]) == name.startswith("denoiser"), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("mode", "key"),
+    [
+        ("bc", "action"),
+        ("critic", "observation"),
+        ("critic", ("next", "observation")),
+        ("value", ("next", "reward")),
+    ],
+)
+def test_a_dataset_that_is_not_finite_is_refused(mode, key, value):
+    data = make_batch(64, mode=mode)
+    data[key][5] = value
+    with pytest.raises(ValueError, match="but .* is not in 1 of 64 rows, the first at 5"):
+        make_update(make_loss(mode), data=data, batch_size=8)
+
+
+def test_what_no_loss_reads_of_a_dataset_need_not_be_finite():
+    data = make_batch(64)
+    nan = float("nan")
+    data["unread"] = torch.full((64,), nan)
+    data["next", "terminated"][:3], data["next", "done"][:3] = True, True
+    data["next", "observation"][:3] = nan  # a placeholder beyond a true end
+    data["shifted_valid"] = torch.arange(64) % 2 == 0
+    for key in ("observation", "action", ("next", "reward"), ("next", "observation")):
+        data[key][1::2] = nan
+    update = make_update(make_loss(), data=data, batch_size=32)
+    for _ in range(3):
+        assert all(value.isfinite() for value in update(TensorDict()).values())
+    assert all(parameter.isfinite().all() for parameter in update.loss_module.parameters())
+
+
+def test_padded_actions_of_a_dataset_need_not_be_finite():
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), chunk_length=4, hidden_sizes=(16,))
+    loss = GTPLoss(actor)
+    loss.set_keys(pad_mask="action_is_pad")
+    padded = torch.arange(4).expand(20, 4) >= 1 + torch.arange(20)[:, None] % 5
+    action = torch.rand(20, 4, 2).masked_fill(padded[..., None], float("nan"))
+    data = TensorDict(
+        {"observation": torch.randn(20, 3), "action": action, "action_is_pad": padded}, [20]
+    )
+    update = make_update(loss, data=data, batch_size=8)
+    assert all(value.isfinite() for value in update(TensorDict()).values())
+    data["action"][3] = float("nan")
+    with pytest.raises(ValueError, match="'action' is not in 1 of 20 rows, the first at 3"):
+        make_update(loss, data=data, batch_size=8)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def make_optimizer(
 
     A rate in a tensor may change inside a compiled or captured update, and a group for each
     network lets gradients be clipped network by network. It is the fused implementation, which
-    reads nothing back to the host.
+    reads nothing back to the host. Parameters that require no gradient, such as those of a frozen
+    denoiser, are left out.
 
     Args:
         loss_module (LossModule): the loss, on its device.
@@ -46,6 +47,8 @@ def make_optimizer(
     """
     networks: dict[str, list[nn.Parameter]] = {}
     for name, parameter in loss_module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         network = name.partition("_params.")[0] if "_params." in name else name
         networks.setdefault(network, []).append(parameter)
     if isinstance(lr, Mapping):

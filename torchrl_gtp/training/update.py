@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import TargetNetUpdater
 
+from torchrl_gtp.training.finite import check_what_is_read
 from torchrl_gtp.training.schedules import Schedule
 
 __all__ = ["Update"]
@@ -48,12 +49,15 @@ class Update:
             clipped then. Defaults to ``None``: no clipping.
         data (TensorDictBase, optional): a whole dataset on the loss's device. Then a batch holds an
             entry ``index`` [B] of rows to take, or is empty, and ``batch_size`` rows are drawn
-            inside the update. Defaults to ``None``: a batch holds the transitions themselves.
+            inside the update. What the loss reads of it must be finite, which is checked once.
+            Defaults to ``None``: a batch holds the transitions themselves, which nothing checks;
+            see :func:`~torchrl_gtp.training.check_finite`.
         batch_size (int, optional): the number of rows to draw from ``data``. Defaults to ``None``.
 
     Raises:
-        ValueError: for a number out of range, a schedule of something that does not exist, or a
-            learning rate that is no tensor where it has a schedule.
+        ValueError: for a number out of range, a schedule of something that does not exist, a
+            learning rate that is no tensor where it has a schedule, or ``data`` that are not
+            finite.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -97,6 +101,8 @@ class Update:
             raise ValueError(
                 f"data must have one batch dimension and at least one row, got {data.batch_size}."
             )
+        if data is not None:
+            check_what_is_read(data, loss_module)
         self.loss_module = loss_module
         self.model = loss_module if model is None else model
         self.optimizer = optimizer
