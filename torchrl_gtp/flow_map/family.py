@@ -80,6 +80,7 @@ def _consistency() -> FamilyMember:
 
 def _consistency_distillation() -> FamilyMember:
     """Consistency distillation (arXiv 2303.01469): a_u by a solver on a trained denoiser."""
+    # The published targets are those of a moving average, teacher="ema".
     times = KarrasGridTimes(first=18, last=18, end="data")
     consistency = Consistency(times, "edm", robust_power=0.0, solver="heun")
     return FamilyMember(Objective({"consistency": consistency}), ConsistencySampler())
