@@ -147,8 +147,18 @@ def read_study(folder: Path) -> StudyResults:
             except files.DamagedFileError as error:
                 warnings.append(f"{name} has no learning curve: {error}")
             compiled = result.get("compiled", files.read_compiled(folder / name))
+            result |= _present_notes(study.get("notes", {}), result)
             cells.append(CellResult(folder / name, result, curves, compiled))
     return StudyResults(study.name, folder, cells, open_cells, warnings)
+
+
+def _present_notes(notes: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """The notes of a result's method and task, which may have been mended since it was written."""
+    of_methods, of_tasks = notes.get("methods", {}), notes.get("tasks", {})
+    return {
+        "method_note": of_methods.get(result["method"], result.get("method_note")),
+        "note": of_tasks.get(result["task"], result.get("note")),
+    }
 
 
 def _state(folder: Path) -> str:

@@ -526,3 +526,12 @@ def test_what_really_ran_compiled(folder: Path) -> None:
         path / files.RESULT, {**files.read_json(path / files.RESULT), "compiled": True}
     )
     assert {cell.folder: cell.compiled for cell in read_study(folder).cells}[path] is True
+
+
+def test_notes_of_the_list_of_cells_are_newer_than_those_of_results(folder: Path) -> None:
+    study = OmegaConf.load(folder / files.STUDY)
+    study.notes = {"methods": {"gtp": "Mended since.", "iql": None}, "tasks": {"hopper": "New."}}
+    OmegaConf.save(study, folder / files.STUDY)
+    texts = texts_of_preface(folder)
+    assert "GTP: Mended since." in texts and "Hopper: New." in texts
+    assert not any("D4RL" in text for text in texts)
