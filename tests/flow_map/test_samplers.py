@@ -368,7 +368,9 @@ def test_extreme_draws_give_finite_times(sampler, dtype, value):
     t = sampler.start(draws[:, :1], torch.tensor(0.5), levels)
     # DDPM's levels are its own, the last 12.45; the others end at sigma_max.
     largest = 12.5 if isinstance(sampler, VPSchedule) else levels.sigma_max
-    assert t.dtype == dtype and t.isfinite().all() and (t > 0).all() and (t <= largest).all()
+    # Draws of half precision, which losses do not make, may give times of single precision.
+    assert t.dtype in (dtype, torch.promote_types(dtype, torch.float32))
+    assert t.isfinite().all() and (t > 0).all() and (t <= largest).all()
     if not isinstance(sampler, (LinearPathTimes, VPSchedule)):
         t, u, s = sampler(draws, torch.tensor(0.5), levels)
         assert (s >= 0).all() and (u >= s).all() and (t >= u).all() and (t <= largest).all()
