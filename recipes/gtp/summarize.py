@@ -74,7 +74,7 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
             rows.append([dataset, f"{updates:,}", name, label, *_cells([row], row["return_std"])])
         if len(runs) > 1:
             means = [row for _, row in runs]
-            deviation = statistics.pstdev(row["return_mean"] for row in means)
+            deviation = statistics.stdev(row["return_mean"] for row in means)
             rows.append([dataset, f"{updates:,}", name, "mean", *_cells(means, deviation)])
     titles = ["dataset", "updates", "policy", "seed", "return", "success", "normalised score"]
     return markdown_table([*titles, "updates/s", "ms/action"], rows)

@@ -41,7 +41,7 @@ def test_rows_of_seeds_and_their_mean(tmp_path: Path, capsys: pytest.CaptureFixt
         ["behaviour data", "-", "20.0 ± 9.0", "0.50", "-", "-"],
         ["GTP", "0", "40.0 ± 9.0", "0.50", "-", "50.0"],
         ["GTP", "1", "50.0 ± 9.0", "0.50", "-", "50.0"],
-        ["GTP", "mean", "45.0 ± 5.0", "0.50", "-", "50.0"],
+        ["GTP", "mean", "45.0 ± 7.1", "0.50", "-", "50.0"],
     ]
 
 
@@ -49,7 +49,7 @@ def test_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     write_run(tmp_path / "a", seed=0, return_mean=40.0)
     write_run(tmp_path / "b", seed=1, return_mean=50.0)
     main([str(tmp_path / "a"), str(tmp_path / "b")])
-    assert "45.0 ± 5.0" in capsys.readouterr().out
+    assert "45.0 ± 7.1" in capsys.readouterr().out
 
 
 def test_folder_without_results_is_an_error(tmp_path: Path) -> None:
