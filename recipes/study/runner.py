@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from recipes.common.interrupt import Interrupt
 from recipes.study import files
 from recipes.study.grid import Cell
+from recipes.study.lock import is_taken, owner
 from recipes.study.progress import Progress
 from recipes.study.versions import now
-from recipes.study.worker import FAILED, FINISHED, STOPPED, TAKEN, is_taken, owner, work
+from recipes.study.worker import FAILED, FINISHED, STOPPED, TAKEN, work
 
 POLL_SECONDS = 0.5
 

@@ -2,81 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import threading
 import traceback
-from collections.abc import Iterator
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from omegaconf import OmegaConf
 
 from recipes.study import files
-from recipes.study.cell import Stopped, run_cell
+from recipes.study.cell import run_cell
+from recipes.study.lock import owned
+from recipes.study.training import Stopped
 from recipes.study.versions import now
 
 FINISHED, FAILED, STOPPED, TAKEN = 0, 1, 130, 75
-
-
-@contextlib.contextmanager
-def owned(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a cell's folder, if no other process does.
-
-    The kernel gives the lock back when the process ends, however it ends, so that none is left by a
-    process that was killed. ``owner.json`` says who holds it.
-
-    Args:
-        folder: the cell's folder.
-
-    Yields:
-        whether the lock is held now.
-
-    Example:
-        >>> import tempfile
-        >>> with owned(Path(tempfile.mkdtemp())) as held:
-        ...     held
-        True
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / files.LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        files.write_json(
-            folder / files.OWNER, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
-        )
-        yield True
-    finally:
-        (folder / files.OWNER).unlink(missing_ok=True)
-        lock.release()
-
-
-def is_taken(folder: Path) -> bool:
-    """Whether another process works on the cell."""
-    if not (folder / files.LOCK).exists():
-        return False
-    lock = filelock.FileLock(folder / files.LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def owner(folder: Path) -> str:
-    """Who works on the cell, for messages."""
-    holder = files.read_json(folder / files.OWNER) or {}
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
 
 
 def work(config: dict[str, Any], place: dict[str, Any], folder: str, progress: Any) -> None:

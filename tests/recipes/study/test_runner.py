@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 from recipes.study import files
 from recipes.study.grid import make_cells, read_study
+from recipes.study.lock import is_taken, owned, owner
 from recipes.study.run import main, run
 from recipes.study.runner import Runner, _Job, slots
-from recipes.study.worker import FAILED, STOPPED, is_taken, owned, owner, run_and_report
+from recipes.study.worker import FAILED, STOPPED, run_and_report
 from tests.recipes.study.conftest import run_here
 from torchrl_gtp.data import make_point_maze_dataset
 
