@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import resource
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,90 +10,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from recipes.common.checkpoints import load_checkpoint
-from recipes.common.evaluation import evaluate, milliseconds_per_action
 from recipes.common.interrupt import Interrupt
 from recipes.common.start import set_up_torch
 from recipes.gtp.learner import Learner
-from recipes.gtp.report import behaviour_results
-from recipes.gtp.train import FRESH_SEED, make_buffer
-from recipes.gtp.training import Run
+from recipes.gtp.train import make_buffer
 from recipes.study import files
+from recipes.study.final import final_result
+from recipes.study.training import CellRun, Stopped
 from recipes.study.versions import now, versions
-from torchrl_gtp.data import make_minari_env, normalized_score
+from torchrl_gtp.data import make_minari_env
 from torchrl_gtp.flow_map import FlowMap, MLPBackbone
 from torchrl_gtp.flow_map.named_samplers import as_sampler
-
-MEBIBYTE = 2**20
-
-
-class Stopped(Exception):
-    """A signal ended the cell between two updates; its checkpoint is written."""
-
-
-@dataclass
-class CellRun(Run):
-    """The training of a cell, which keeps ``curves.csv`` beside its checkpoints up to date.
-
-    Args:
-        on_update: called with the number of updates before each one.
-
-    Attributes:
-        wall_seconds: time spent on the cell before this start.
-    """
-
-    on_update: Callable[[int], None] = field(kw_only=True)
-    wall_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Starts the clock."""
-        self._start = time.perf_counter()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds spent on the cell so far, evaluation and writing included."""
-        return self.wall_seconds + time.perf_counter() - self._start
-
-    def sample(self) -> Any:
-        """Draw the batch of the next update."""
-        self.on_update(self.learner.step)
-        return super().sample()
-
-    def save(self, name: str) -> None:
-        """Write a checkpoint, and the curves up to it."""
-        super().save(name)
-        files.write_curves(self.folder / files.CURVES, self.history)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the run and its time."""
-        return {**super().state_dict(), "wall_seconds": self.elapsed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of :meth:`state_dict`; the clock goes on from it."""
-        super().load_state_dict(state)
-        self.wall_seconds = state["wall_seconds"]
-        self._start = time.perf_counter()
-
-    def go_on(self) -> None:
-        """Go back to the last checkpoint that can be read; start anew if there is none."""
-        for name in ("last", "best"):
-            path = self.folder / f"{name}.pt"
-            if not path.exists():
-                continue
-            try:
-                state = load_checkpoint(path, self.device)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                # Whatever the zip reader and the unpickler raise at a damaged file. It is kept:
-                # the next checkpoint would overwrite it.
-                print(f"{path} cannot be read, so it is left out: {error}", file=sys.stderr)
-                path.replace(path.with_suffix(".damaged"))
-                continue
-            self.load_state_dict(state)
-            print(f"Going on from {path} at update {self.learner.step}.")
-            return
-        print("Starting at update 0.")
 
 
 def run_cell(
@@ -161,7 +83,7 @@ def run_cell(
             if not run.train(interrupt):
                 raise Stopped
             on_update(learner.step)
-            result = _result(run, place, interrupt)
+            result = final_result(run, place, interrupt)
         finally:
             env.close()
     files.write_json(folder / files.RESULT, result)
@@ -198,90 +120,3 @@ def check_steps(config: DictConfig) -> None:
                         f"take {num_steps} steps: {error} Set {field_name} in the overrides of the "
                         "study, or restrict the grid to other methods."
                     ) from error
-
-
-def _result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> dict[str, Any]:
-    config, learner, metadata = run.cfg, run.learner, run.buffer.metadata
-    scored = metadata.ref_min_score is not None and metadata.ref_max_score is not None
-    observation = run.buffer[0]["observation"].to(run.device)
-    train_seconds, updates_per_second = run.seconds, run.updates_per_second
-
-    def evaluated(
-        num_steps: int | None, num_episodes: int, num_candidates: int = config.env.num_candidates
-    ) -> dict[str, Any]:
-        if interrupt:
-            raise Stopped
-        policy = learner.policy(
-            num_steps or config.actor.num_steps_eval,
-            num_candidates=num_candidates,
-            temperature=config.env.candidate_temperature,
-            selection=config.env.candidate_selection,
-        )
-        assert run.env is not None
-        evaluation = evaluate(
-            run.env,
-            policy,
-            num_episodes=num_episodes,
-            max_steps=run.max_steps,
-            seed=config.env.eval_seed + FRESH_SEED,
-        )
-        scores = normalized_score(evaluation.returns, metadata) if scored else evaluation.returns
-        success = evaluation.success
-        return {
-            "update": learner.step,
-            "num_steps": num_steps,
-            "returns": evaluation.returns.tolist(),
-            "scores": scores.tolist(),
-            "success": None if success is None else success.tolist(),
-            "return": evaluation.return_mean,
-            "score": scores.mean().item(),
-            "success_rate": evaluation.success_rate,
-            "milliseconds_per_action": milliseconds_per_action(policy, observation),
-        }
-
-    chosen = config.actor.num_steps_eval if learner.takes_num_steps else None
-    last = evaluated(chosen, config.env.final_episodes)
-    # What is left without choosing among candidates.
-    single = None
-    if config.env.num_candidates > 1:
-        single = evaluated(chosen, config.env.final_episodes, 1)
-    sweep = {}
-    if learner.takes_num_steps:
-        episodes = config.final.sweep_episodes or config.env.final_episodes
-        sweep = {str(steps): evaluated(steps, episodes) for steps in config.final.num_steps}
-    best = None
-    if config.final.best and (run.folder / "best.pt").exists():
-        learner.load_state_dict(load_checkpoint(run.folder / "best.pt", run.device)["learner"])
-        best = evaluated(chosen, config.env.final_episodes)
-    return {
-        **place,
-        "label": config.method.label,
-        "method_note": config.method.note,
-        "ablation_of": config.method.ablation_of,
-        "task_name": config.study.name,
-        "suite": config.study.suite,
-        "note": config.study.note,
-        "dataset": config.dataset,
-        "score_kind": "normalised score" if scored else "return",
-        "behaviour": dataclasses.asdict(behaviour_results(run.buffer)),
-        "updates": learner.num_updates,
-        "episodes": config.env.final_episodes,
-        "num_candidates": config.env.num_candidates,
-        "last": last,
-        "best": best,
-        "single": single,
-        "sweep": sweep,
-        "parameters": sum(p.numel() for p in learner.loss.parameters()),
-        "updates_per_second": updates_per_second,
-        "train_seconds": train_seconds,
-        "wall_seconds": run.elapsed,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "peak_gpu_memory_mib": (
-            torch.cuda.max_memory_allocated(run.device) / MEBIBYTE
-            if run.device.type == "cuda"
-            else None
-        ),
-        "device": (torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"),
-        "finished": now(),
-        "versions": versions(),
-    }

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from recipes.common.checkpoints import load_checkpoint
 from recipes.gtp.learner import Learner
 from recipes.study import files
-from recipes.study.cell import Stopped
+from recipes.study.training import Stopped
 from recipes.study.worker import work
 from tests.recipes.study.conftest import run_here
 
@@ -68,6 +68,20 @@ def test_a_cell_leaves_a_whole_result(make_cell, tmp_path: Path, method: str) ->
     assert start["compiled"] is False
 
 
+@pytest.mark.parametrize(("method", "drawn"), [("gtp_bc", 1), ("gtp", 4)])
+def test_the_result_has_the_candidates_that_are_drawn(
+    make_cell, tmp_path: Path, method: str, drawn: int
+) -> None:
+    """Cloning has no critic to choose by, though the study may ask all methods to."""
+    overrides = ("optim.steps=2", "env.max_steps=5", "final.num_steps=[1]")
+    cell = make_cell(
+        method, "overrides.env.num_candidates=4", *(f"overrides.{o}" for o in overrides)
+    )
+    result = run_here(cell, tmp_path)
+    assert result["num_candidates"] == drawn
+    assert (result["single"] is None) == (drawn == 1)
+
+
 def test_a_killed_cell_goes_on_and_equals_an_uninterrupted_one(make_cell, tmp_path: Path) -> None:
     cell = make_cell("gtp", "overrides.optim.steps=400", "overrides.checkpoint.interval=100")
     run_here(cell, tmp_path / "whole")
@@ -113,6 +127,20 @@ def test_a_truncated_checkpoint_is_left_out(make_cell, tmp_path: Path, capsys) -
         assert_same_cell(tmp_path / "whole", tmp_path / "cut")
         # Kept, since the next checkpoint takes its place.
         assert (tmp_path / "cut" / "last.damaged").exists()
+
+
+def test_a_truncated_best_checkpoint_costs_its_column_alone(
+    make_cell, tmp_path: Path, capsys
+) -> None:
+    cell = make_cell("bc")
+    whole = run_here(cell, tmp_path)
+    (tmp_path / files.RESULT).unlink()
+    best = tmp_path / "best.pt"
+    best.write_bytes(best.read_bytes()[: best.stat().st_size // 2])
+    result = run_here(cell, tmp_path)
+    assert f"{best} cannot be read, so it is left out" in capsys.readouterr().err
+    assert (result["best"], result["last"]["returns"]) == (None, whole["last"]["returns"])
+    assert not best.exists() and best.with_suffix(".damaged").exists()
 
 
 def test_a_checkpoint_of_another_version_is_an_error_and_stays(make_cell, tmp_path: Path) -> None:
