@@ -7,22 +7,18 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
-from hydra.errors import (
-    ConfigCompositionException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-HERE = Path(__file__).parent
+from recipes.study.composition import HERE, cell_defaults, load_choice
+
 # Groups whose options the functions that receive them check, with messages of their own.
 _OPEN = (
     "loss.",
@@ -186,13 +182,13 @@ def make_cells(study: Study, *, extra: Path | None = None) -> list[Cell]:
 
     Args:
         study: the study.
-        extra: a folder whose ``task/`` and ``method/`` are searched after those of this recipe.
+        extra: a folder whose ``task/`` and ``method/`` are searched beside those of this recipe.
 
     Raises:
-        ValueError: if a cell is listed twice, a file does not exist, or one has a field that
-            cells do not have.
+        ValueError: if a cell is listed twice, a file does not exist or has the name of another,
+            or one has a field that cells do not have.
     """
-    folders = [HERE] if extra is None else [HERE, extra]
+    folders = [HERE] if extra is None or extra.resolve() == HERE.resolve() else [HERE, extra]
     base = cell_defaults()
     parts: dict[tuple[str, str], dict[str, Any]] = {}
     cells: dict[str, Cell] = {}
@@ -201,7 +197,7 @@ def make_cells(study: Study, *, extra: Path | None = None) -> list[Cell]:
         for task, method in itertools.product(grid.tasks, grid.methods):
             for group, choice in (("task", task), ("method", method)):
                 if (group, choice) not in parts:
-                    parts[group, choice] = _load_choice(group, choice, folders)
+                    parts[group, choice] = load_choice(group, choice, folders)
             of_task = parts["task", task]
             # The per-method settings of a task belong to one method each.
             study_group = dict(of_task.get("study", {}))
@@ -265,31 +261,3 @@ def selected(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
             f"{cells[0].name}."
         )
     return chosen
-
-
-@cache
-def cell_defaults() -> dict[str, Any]:
-    """The fields of a cell, with their defaults, before task, method and study are laid over."""
-    return _load("cell", [HERE])
-
-
-def _load_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
-    try:
-        config = _load(f"{group}/{choice}", folders)
-    except (MissingConfigException, ConfigCompositionException) as error:
-        known = sorted({f.stem for folder in folders for f in (folder / group).glob("*.yaml")})
-        raise ValueError(
-            f"{group} {choice!r}: {error}\nThere are: "
-            f"{', '.join(name for name in known if not name.startswith('_'))}."
-        ) from error
-    if set(config) != {group}:
-        raise ValueError(f"{group} {choice!r}: its file must have no line '# @package'.")
-    return config[group]
-
-
-def _load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """Compose the config ``name`` of the first folder that has it, with its defaults."""
-    holder = next((folder for folder in folders if (folder / f"{name}.yaml").is_file()), folders[0])
-    with initialize_config_dir(str(holder.resolve()), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose(name))
-    return config

@@ -63,6 +63,43 @@ def test_settings_of_a_task_for_one_method_reach_that_method_alone(
     assert "methods" not in gtp.study
 
 
+@pytest.mark.parametrize(("group", "name"), [("method", "gtp"), ("task", "pointmaze_umaze")])
+def test_a_file_with_the_name_of_a_shipped_one_is_refused(
+    write_study, tmp_path: Path, group: str, name: str
+) -> None:
+    (tmp_path / group).mkdir()
+    own = tmp_path / group / f"{name}.yaml"
+    own.write_text((HERE / group / f"{name}.yaml").read_text())
+    study = read_study(write_study(["gtp"]))
+    with pytest.raises(
+        ValueError, match=r"has the name of a file of this project.*Rename"
+    ) as error:
+        make_cells(study, extra=tmp_path)
+    assert str(own) in str(error.value) and str(HERE / group / own.name) in str(error.value)
+    # A study that lies beside the shipped files means those.
+    assert len(make_cells(study, extra=HERE / "studies" / "..")) == 1
+
+
+def test_a_task_has_what_the_shipped_suites_share(write_study, tmp_path: Path) -> None:
+    # Quotes, commas and blanks mean something to Hydra.
+    folder = tmp_path / "it's mine, all"
+    (folder / "task").mkdir(parents=True)
+    task = {
+        "defaults": ["_antmaze", "_mine", "_self_"],
+        "dataset": "mine/antmaze/round-v0",
+        "study": {"name": "Round maze"},
+    }
+    OmegaConf.save(OmegaConf.create(task), folder / "task" / "antmaze_round.yaml")
+    OmegaConf.save(OmegaConf.create({"env": {"max_steps": 123}}), folder / "task" / "_mine.yaml")
+    study = read_study(write_study(["iql"], tasks=["antmaze_round", "antmaze_umaze"]))
+    study.overrides = {}
+    mine, shipped = (cell.config for cell in make_cells(study, extra=folder))
+    assert (mine.dataset, mine.env.max_steps) == ("mine/antmaze/round-v0", 123)
+    assert mine.env.reference_scores == shipped.env.reference_scores == [0, 1]
+    assert mine.study.suite == shipped.study.suite
+    assert mine.loss == shipped.loss and mine.replay_buffer == shipped.replay_buffer
+
+
 def test_overrides_as_documented(write_study) -> None:
     overrides = ["workers=2", "only=[*/gtp/*,umaze*]", "overrides.optim.steps=7"]
     study = read_study(write_study(["gtp"]), overrides)
