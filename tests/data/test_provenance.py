@@ -25,7 +25,12 @@ def offline(minari_root, monkeypatch):
     [
         ("gtp/pointmaze/medium-v0", r"Make it with: python -m torchrl_gtp.data.point_maze medium$"),
         ("gtp/pointmaze/umaze-noisy-v0", r"docs/tasks.md"),
-        ("like/antmaze/umaze-v0", r"docs/tasks.md"),
+        ("like/hopper/medium-v0", r"cannot be downloaded.*here mujoco/hopper/medium-v0, or put a"),
+        ("like/halfcheetah/medium-replay-v0", r"here mujoco/halfcheetah/medium-v0,"),
+        ("like/hopper/medium-expert-v0", r"here mujoco/hopper/medium-expert-v0,"),
+        ("like/antmaze/umaze-diverse-v0", r"here D4RL/antmaze/umaze-diverse-v1,"),
+        ("like/adroit/door-human-v0", r"here D4RL/door/human-v2,"),
+        ("like/mine", r"of the same robot instead, or put a set of your own under this id"),
     ],
 )
 def test_what_is_made_on_the_spot_is_not_asked_for(offline, dataset_id, hint):

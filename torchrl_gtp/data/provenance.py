@@ -36,6 +36,14 @@ def how_to_get(dataset_id: str) -> str:
     """  # noqa: E501
     if maze := re.fullmatch(r"gtp/pointmaze/(umaze|medium|large)-v0", dataset_id):
         return f"Make it with: python -m torchrl_gtp.data.point_maze {maze[1]}"
+    if dataset_id.startswith("like/"):
+        nearest = _nearest_published(dataset_id)
+        return (
+            "Such sets cannot be downloaded: they were made from the weights of public agents, by "
+            "a tool that is not part of this project (docs/tasks.md). Take one of Minari's of the "
+            f"same robot instead{f', here {nearest}' if nearest else ''}, or put a set of your own "
+            "under this id (minari.create_dataset_from_buffers)."
+        )
     if dataset_id.startswith(_LOCAL):
         return "It is made on the spot, not downloaded: see docs/tasks.md for its maker."
     if mixed := re.fullmatch(r"(mujoco/\w+)/medium-expert-(v\d+)", dataset_id):
@@ -50,3 +58,15 @@ def how_to_get(dataset_id: str) -> str:
             "your own (minari.create_dataset_from_buffers) under this id."
         )
     return ""
+
+
+def _nearest_published(dataset_id: str) -> str | None:
+    """The set of Minari's for which a set of public agents stands in."""
+    if maze := re.fullmatch(r"like/antmaze/([\w-]+)-v0", dataset_id):
+        return f"D4RL/antmaze/{maze[1]}-v1"
+    if hand := re.fullmatch(r"like/adroit/(\w+)-(\w+)-v0", dataset_id):
+        return f"D4RL/{hand[1]}/{hand[2]}-v2"
+    if robot := re.fullmatch(r"like/(\w+)/([\w-]+)-v0", dataset_id):
+        # Of replay buffers Minari has none; what such a buffer ends with is a medium policy.
+        return f"mujoco/{robot[1]}/{robot[2].removesuffix('-replay')}-v0"
+    return None
