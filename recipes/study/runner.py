@@ -49,12 +49,13 @@ class _Job:
     slot: int
 
 
-def slots(workers: int | None) -> list[dict[str, str]]:
+def slots(workers: int | None, *, on_cpu: bool = False) -> list[dict[str, str]]:
     """The environment variables of each worker: one a GPU, or without GPU one a core.
 
     Args:
         workers: number of workers; more than there are GPUs share them in turn. ``None`` for one on
             each.
+        on_cpu: whether no cell uses a GPU, also where there is one.
 
     Raises:
         ValueError: if ``workers`` is less than 1.
@@ -62,7 +63,7 @@ def slots(workers: int | None) -> list[dict[str, str]]:
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}.")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(index) for index in range(torch.cuda.device_count())]
+    gpus = [] if on_cpu else [str(index) for index in range(torch.cuda.device_count())]
     if gpus and visible:
         gpus = visible.split(",")[: len(gpus)]
     count = workers or len(gpus) or _cores()
@@ -88,17 +89,29 @@ class Runner:
         cells: the cells, most urgent first.
         folder: the study's folder.
         workers: number of processes; see :func:`slots`.
+        plan: all cells of the study, of which ``cells`` may be a part; they stand in one report, so
+            that the settings of all that have a folder must be the plan's. Defaults to ``cells``.
 
     Raises:
         ValueError: if the folder of a cell was made with other settings.
     """
 
-    def __init__(self, cells: Sequence[Cell], folder: Path, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        folder: Path,
+        workers: int | None = None,
+        *,
+        plan: Sequence[Cell] | None = None,
+    ) -> None:
         self.cells, self.folder = list(cells), folder
         # In the order of the first cell that has each.
         added: dict[str, None] = {}
         self.damaged: dict[str, files.DamagedFileError] = {}
-        for cell in self.cells:
+        for cell in self.cells if plan is None else plan:
+            # To resolve a config takes long, as there are thousands of cells.
+            if not (folder / cell.name / files.CONFIG).exists():
+                continue
             try:
                 added |= dict.fromkeys(files.check_config(folder / cell.name, cell.config))
             except files.DamagedFileError as error:
@@ -107,7 +120,8 @@ class Runner:
             print(
                 f"Cells older than these fields count as made with the defaults: {', '.join(added)}"
             )
-        self.slots = slots(workers)
+        on_cpu = all(cell.settings["device"] == "cpu" for cell in self.cells)
+        self.slots = slots(workers, on_cpu=on_cpu)
         self.context = multiprocessing.get_context("spawn")
         self.started = now()
         self.outcome = Outcome()
