@@ -59,6 +59,9 @@ def is_taken(folder: Path) -> bool:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         return True
+    except PermissionError:
+        # A report is also made of folders that one may only read.
+        return False
     lock.release()
     return False
 

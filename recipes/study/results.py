@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from recipes.study import files
+from recipes.study.lock import is_taken
 
 Part = Literal["last", "best", "single"]
 
@@ -162,16 +163,19 @@ def _present_notes(notes: Any, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state(folder: Path) -> str:
+    # Until a cell that is tried again ends, its folder tells why it failed before.
+    taken = is_taken(folder)
     failure = files.read_json(folder / files.FAILURE)
-    if failure is not None:
+    if failure is not None and not taken:
         return f"failed: {failure['type']}: {failure['message']}"
+    state = "running" if taken else "unfinished"
     try:
         curves = files.read_curves(folder / files.CURVES)
     except files.DamagedFileError as error:
-        return f"unfinished: {error}"
+        return f"{state}: {error}"
     if curves:
-        return f"unfinished, at update {max(row['step'] for row in curves)} or later"
-    return "unfinished" if (folder / files.STARTS).exists() else "not started"
+        return f"{state}, at update {max(row['step'] for row in curves)} or later"
+    return state if taken or (folder / files.STARTS).exists() else "not started"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,9 @@ def run_here(cell: Cell, folder: Path, **options: Any) -> dict[str, Any]:
     """Run a cell in this process."""
     place = {"task": cell.task, "method": cell.method, "seed": cell.seed}
     return run_cell(cell.config, place, folder, **options)
+
+
+def starts(folder: Path) -> dict[str, int]:
+    """How often each cell was started."""
+    files_ = sorted(folder.glob("*/*/*/starts.json"))
+    return {f"{f.parent.relative_to(folder)}": len(json.loads(f.read_text())) for f in files_}

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,12 @@ from omegaconf import OmegaConf
 from recipes.study import files
 from recipes.study.grid import make_cells, read_study
 from recipes.study.lock import is_taken, owned, owner
+from recipes.study.results import read_study as read_results
 from recipes.study.run import main, run
 from recipes.study.runner import Runner, _Job, slots
 from recipes.study.worker import FAILED, STOPPED, run_and_report
-from tests.recipes.study.conftest import run_here
+from tests.recipes.study.conftest import run_here, starts
 from torchrl_gtp.data import make_point_maze_dataset
-
-ROOT = Path(__file__).parents[3]
-
-
-def starts(folder: Path) -> dict[str, int]:
-    """How often each cell was started."""
-    files_ = sorted(folder.glob("*/*/*/starts.json"))
-    return {f"{f.parent.relative_to(folder)}": len(json.loads(f.read_text())) for f in files_}
 
 
 def test_failed_cells_do_not_stop_others_and_are_tried_again(
@@ -235,6 +227,33 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
         assert is_taken(tmp_path)
 
 
+def test_a_lock_that_may_not_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **options: object) -> None:
+        raise PermissionError("Permission denied")
+
+    (tmp_path / files.LOCK).touch()
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    assert not is_taken(tmp_path)
+
+
+def test_a_cell_that_is_tried_again_is_running(make_cell, tmp_path: Path) -> None:
+    """Its failure stays until it ends."""
+    cell = make_cell("bc")
+    folder = tmp_path / cell.name
+    study = {"name": "tiny", "cells": [cell.name]}
+    OmegaConf.save(OmegaConf.create(study), tmp_path / files.STUDY)
+    states = []
+    with owned(folder):
+        states.append(read_results(tmp_path).open[cell.name])
+        files.write_json(folder / files.FAILURE, {"type": "OSError", "message": "no disk"})
+        states.append(read_results(tmp_path).open[cell.name])
+        files.write_curves(folder / files.CURVES, [{"step": 5, "loss": 1.0}])
+        states.append(read_results(tmp_path).open[cell.name])
+    states.append(read_results(tmp_path).open[cell.name])
+    at = "running, at update 5 or later"
+    assert states == ["running", "running", at, "failed: OSError: no disk"]
+
+
 def test_workers_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
@@ -249,49 +268,14 @@ def test_workers_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         slots(0)
 
 
-@pytest.mark.slow
-def test_two_runners_share_the_cells(write_study, tmp_path: Path) -> None:
-    path = write_study(["gtp_bc", "bc"], seeds=[0, 1])
-    command = [sys.executable, "recipes/study/run.py", str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    runners = [
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for _ in range(2)
-    ]
-    printed = [runner.communicate(timeout=600)[0].decode() for runner in runners]
-    assert [runner.returncode for runner in runners] == [0, 0], printed
-    assert all("Finished: 4 of 4 cells." in text for text in printed)
-    assert starts(tmp_path / "cells") == {
-        f"pointmaze_umaze/{method}/seed_{seed}": 1 for method in ("bc", "gtp_bc") for seed in (0, 1)
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_study_goes_on_after_its_runner_was_killed(
-    write_study, tmp_path: Path, number: signal.Signals
+def test_cells_on_the_cpu_take_no_gpu(
+    make_cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_study(["gtp_bc"])
-    cell = tmp_path / "cells/pointmaze_umaze/gtp_bc/seed_0"
-    # Long enough to be met in the middle.
-    command = [sys.executable, "recipes/study/run.py", str(path), "overrides.optim.steps=2000"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    runner = subprocess.Popen(command, cwd=ROOT, env=environment)
-    while not (cell / "last.pt").exists():
-        assert runner.poll() is None
-        time.sleep(0.1)
-    runner.send_signal(number)
-    assert runner.wait(timeout=120) == (-number if number == signal.SIGKILL else 128 + number)
-    # The worker notices that its runner is gone and ends as well.
-    deadline = time.monotonic() + 120
-    while is_taken(cell):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert files.read_result(cell) is None
-    again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    assert b"Finished: 1 of 1 cells." in again.stdout
-    assert "Going on from" in (cell / files.LOG).read_text()
-    steps = [r["step"] for r in files.read_curves(cell / files.CURVES) if "eval/return" in r]
-    assert steps == sorted(set(steps)) == list(range(6, 2001, 6))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    cores = len(os.sched_getaffinity(0))
+    on_cpu, elsewhere = make_cell("bc"), make_cell("bc", "overrides.device=null")
+    assert Runner([on_cpu], tmp_path).slots == [{"OMP_NUM_THREADS": "1"}] * cores
+    assert Runner([on_cpu], tmp_path, workers=3).slots == [{"OMP_NUM_THREADS": "1"}] * 3
+    for cells in ([elsewhere], [on_cpu, elsewhere]):
+        assert [slot["CUDA_VISIBLE_DEVICES"] for slot in Runner(cells, tmp_path).slots] == ["0"]
