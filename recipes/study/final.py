@@ -112,6 +112,7 @@ def final_result(run: CellRun, place: dict[str, Any], interrupt: Interrupt) -> d
         "best": best,
         "single": single,
         "sweep": sweep,
+        "compiled": learner.compiled,
         "parameters": sum(p.numel() for p in learner.loss.parameters()),
         "updates_per_second": updates_per_second,
         "train_seconds": train_seconds,

@@ -102,8 +102,16 @@ def write_listing(folder: Path, name: str, cells: Sequence[Cell]) -> None:
         print(
             f"Kept in {folder / files.STUDY}, though not in this grid: {len(kept)} cells, {names}"
         )
-    grid = {"name": name, "cells": [*planned, *kept]}
+    grid = {"name": name, "cells": [*planned, *kept], "notes": _notes(cells)}
     files.write_text(folder / files.STUDY, OmegaConf.to_yaml(OmegaConf.create(grid)))
+
+
+def _notes(cells: Sequence[Cell]) -> dict[str, dict[str, str | None]]:
+    """What readers must know of methods and tasks, as the files say now; results keep what was."""
+    return {
+        "methods": {cell.method: cell.settings["method"]["note"] for cell in cells},
+        "tasks": {cell.task: cell.settings["study"]["note"] for cell in cells},
+    }
 
 
 def _listed(folder: Path) -> list[str]:

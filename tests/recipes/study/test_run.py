@@ -59,6 +59,21 @@ def test_a_narrower_grid_keeps_the_cells_of_former_runs(
     assert "not in this grid" not in capsys.readouterr().out
 
 
+def test_notes_may_be_mended_after_the_cells_have_run(write_study, finish, tmp_path: Path) -> None:
+    """The list of cells has them as they are now; of a cell that left the grid those of then."""
+    folder = tmp_path / "cells"
+    finish(["bc", "gtp"])
+    for name in ("bc", "gtp"):
+        path = folder / f"pointmaze_umaze/{name}/seed_0" / files.RESULT
+        files.write_json(path, {**files.read_json(path), "method_note": "Of then.", "note": None})
+    run(str(write_study(["bc", "gtp"])))
+    run(str(write_study(["gtp"])))
+    notes = {c.result["method"]: c.result["method_note"] for c in results.read_study(folder).cells}
+    assert notes["gtp"].startswith("The library's default") and notes["bc"] == "Of then."
+    tasks = {cell.result["note"] for cell in results.read_study(folder).cells}
+    assert len(tasks) == 1 and "D4RL" in tasks.pop()
+
+
 @pytest.mark.parametrize(
     "damage", ["cells: [a", "- 1\n", "cells: 3\n", "\0", "${", b"\xff\xfe\x00"]
 )
