@@ -203,7 +203,8 @@ def _aggregates(study: StudyResults, command: str) -> list[Block]:
 
 def _caution(study: StudyResults, tasks: Sequence[str]) -> str:
     most = max(len(study.of(task, method)) for task in tasks for method in study.methods_of(task))
-    if most >= _ENOUGH_SEEDS:
+    # Of one seed there is no interval.
+    if not 1 < most < _ENOUGH_SEEDS:
         return ""
     return f" With no more than {most} seeds a task it is too narrow: do not lean on it."
 
