@@ -148,7 +148,8 @@ def read_study(folder: Path) -> StudyResults:
             except files.DamagedFileError as error:
                 warnings.append(f"{name} has no learning curve: {error}")
             compiled = result.get("compiled", files.read_compiled(folder / name))
-            result |= _present_notes(study.get("notes", {}), result)
+            notes = OmegaConf.select(study, "notes", default={})
+            result |= _present_notes(notes, result)
             cells.append(CellResult(folder / name, result, curves, compiled))
     return StudyResults(study.name, folder, cells, open_cells, warnings)
 
