@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from recipes.study.measures import bootstrap_interval, interquartile_mean, performance_profile
 from recipes.study.results import StudyResults, curve, mean_and_deviation
@@ -168,6 +169,8 @@ def _by_task(
 
 
 def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png")
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    # A page holds its pictures: of few colours, which they have, they take a third of the space.
+    Image.open(drawn).convert("RGB").quantize(128).save(file, format="png", optimize=True)
     return file.getvalue()
