@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torchrl_gtp.flow_map.preconditioning import edm_preconditioning
 __all__ = ["ConsistencyEndpoint", "NoisePrediction", "PublishedEndpoint"]
 
 
-class PublishedEndpoint(nn.Module):
+class PublishedEndpoint(nn.Module, ABC):
     """A backbone with which the end point of a flow map is that of a published network.
 
     A flow map gives ``c_skip a_t + c_out backbone(c_in a_t, ...)``. This backbone undoes that:
@@ -32,9 +33,9 @@ class PublishedEndpoint(nn.Module):
         self.network = network
         self.sigma_data = sigma_data
 
+    @abstractmethod
     def endpoint(self, action_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Computes D [N, A] from noisy actions [N, A], levels [N, 1] and conditions [N, C]."""
-        raise NotImplementedError
 
     def level(self, log_t: Tensor) -> Tensor:
         """Recovers the noise levels from what a flow map tells a backbone, ``ln(t) / 4``."""

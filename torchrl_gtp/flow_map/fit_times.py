@@ -110,7 +110,7 @@ def fit_times(
         )
     for name, given in (("action", action), ("noise", noise), ("condition", condition)):
         if given is not None:
-            _check_finite(name, given, "drop the rows that hold them")
+            check_values(name, given, "drop the rows that hold them")
     if condition is not None:
         condition = condition.expand(len(noise), *condition.shape)
     levels = flow_map.noise_levels
@@ -128,7 +128,7 @@ def fit_times(
     logs = grid[1:-1].log().tolist()
     lowest, highest = math.log(levels.sigma_min), math.log(levels.sigma_max)
     best, move = scores(logs), _FIRST_MOVE
-    _check_finite("the score of flow_map's samples", best, "look at the weights of flow_map")
+    check_values("the score of flow_map's samples", best, "look at the weights of flow_map")
     while move >= _LAST_MOVE:
         has_moved = False
         for i in range(len(logs)):
@@ -150,7 +150,8 @@ def _is_less(scores: Tensor, others: Tensor) -> bool:
     return gain.mean().item() > _CERTAINTY * gain.std().item() / math.sqrt(len(gain))
 
 
-def _check_finite(name: str, values: Tensor, remedy: str) -> None:
+def check_values(name: str, values: Tensor, remedy: str) -> None:
+    """Raises a ``ValueError`` unless all values are finite."""
     # A score that is not finite compares as no better: nothing would be fitted, without a word.
     bad = (~values.isfinite()).sum().item()
     if bad:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
 from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
-from torchrl_gtp.flow_map.fit_times import fit_times
+from torchrl_gtp.flow_map.fit_times import check_values, fit_times
 from torchrl_gtp.flow_map.jump_error import rms_distance
 from torchrl_gtp.flow_map.samplers import JumpSampler, Sampler
 from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
@@ -211,11 +211,5 @@ def _check_finite(tensordict: TensorDictBase, *keys: NestedKey) -> None:
     # By the names of the entries, which are about to be concatenated.
     for key in keys:
         entry = tensordict.get(key, default=None)
-        if entry is None:
-            continue
-        bad = (~entry.isfinite()).sum().item()
-        if bad:
-            raise ValueError(
-                f"{key!r} must be finite, but {bad} of {entry.numel()} values are not: drop the "
-                "rows that hold them."
-            )
+        if entry is not None:
+            check_values(repr(key), entry, "drop the rows that hold them")
