@@ -21,7 +21,7 @@ from recipes.study.preface import preface
 from recipes.study.results import StudyResults, read_study
 from recipes.study.tabular import scores_csv, steps_csv
 
-# With fewer the bootstrap's intervals are too narrow (arXiv 2108.13264 has them from 5 or 10 on).
+# Draws from fewer seeds repeat the same few scores (docs/study.md).
 _ENOUGH_SEEDS = 5
 _DIAGNOSTICS_TEXT = (
     "Means over what was logged in the last tenth of the updates, in the rewards that the method's "
