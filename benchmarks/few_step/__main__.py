@@ -7,6 +7,7 @@ for the sets in the plane, pictures::
     python -m benchmarks.few_step --quick                          # one set, one seed: two minutes
     python -m benchmarks.few_step --sets ring --seeds 0 1 2 --jobs 2
     python -m benchmarks.few_step                                  # all 9 methods, 8 sets, 3 seeds
+    python -m benchmarks.few_step --device cuda --jobs 4           # the same on a GPU
 
 A cell (method, set, seed) that is finished is not run again. Minari datasets are looked for in
 ``MINARI_DATASETS_PATH`` and left out where they are not, or are too small; any other id works too.
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torchrl import torchrl_logger
 
 from benchmarks.few_step.cells import Cell, run_cells
@@ -77,6 +79,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--init", choices=["kaiming", "pytorch"], default="kaiming")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    parser.add_argument(
+        "--device",
+        type=torch.device,
+        default=torch.device("cpu"),
+        help="a GPU trains all cells of a method at once; default: %(default)s",
+    )
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")
     parsed = parser.parse_args(arguments)
     for key, value in (_QUICK if parsed.quick else _FULL).items():
@@ -98,6 +106,10 @@ def _problems(parsed: argparse.Namespace) -> Iterator[str]:
     for name in ("updates", "samples", "jobs"):
         if getattr(parsed, name) < 1:
             yield f"--{name} must be at least 1, got {getattr(parsed, name)}"
+    if parsed.device.type not in ("cpu", "cuda"):
+        yield f"--device must be cpu or a CUDA device, got {parsed.device}"
+    if parsed.device.type == "cuda" and not torch.cuda.is_available():
+        yield f"--device is {parsed.device}, but torch {torch.__version__} finds no CUDA device"
     for seed in parsed.seeds:
         if not 0 <= seed < FIRST_EVALUATION_SEED:
             # Others would draw in training what they are measured with.
@@ -133,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for data in sets
         for method in options.methods
     ]
-    run_cells(cells, folder, options.jobs)
+    device = None if options.device.type == "cpu" else options.device
+    run_cells(cells, folder, options.jobs, device)
     rows = read_rows(cells, folder)
     write_csv(rows, folder / "results.csv")
     head = provenance(

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -23,7 +23,7 @@ import torchrl_gtp
 from benchmarks.few_step.evaluation import measure, measure_floor
 from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.sets import make_set
-from benchmarks.few_step.training import Training, train
+from benchmarks.few_step.training import Trained, Training, train, train_side_by_side
 from recipes.study.versions import commit, now
 
 __all__ = ["Cell", "finished", "read_origin", "run_cell", "run_cells", "versions"]
@@ -101,38 +101,63 @@ def read_origin(path: Path) -> dict[str, Any] | None:
 
 
 def run_cell(cell: Cell, folder: Path) -> None:
-    """Trains and measures a cell, and writes its file: whole, or not at all.
+    """Trains and measures a cell on a CPU, and writes its file: whole, or not at all.
 
     Beside it lie the weights of the actor, for the pictures.
     """
     torch.set_num_threads(1)
-    # Of the begin: the code may change while it runs.
-    origin = {"date": now(), "commit": commit(), "versions": versions()}
-    method, data = ALL_METHODS[cell.method], make_set(cell.data)
+    origin = _origin(None)
     torch.manual_seed(cell.seed)
     begin = time.process_time()
-    actor, num_updates, evaluations = train(method, data, cell.training)
+    trained = train(ALL_METHODS[cell.method], make_set(cell.data), cell.training)
+    seconds = round(time.process_time() - begin, 1)
+    _finish(cell, folder, trained, {"origin": origin, "cpu_seconds": seconds})
+
+
+def run_cells_side_by_side(cells: Sequence[Cell], folder: Path, device: torch.device) -> None:
+    """Does what :func:`run_cell` does for cells of one method, on a GPU and all at once."""
+    origin = _origin(torch.cuda.get_device_name(device))
+    trained = train_side_by_side(
+        ALL_METHODS[cells[0].method],
+        [make_set(cell.data) for cell in cells],
+        [cell.seed for cell in cells],
+        cells[0].training,
+        device,
+    )
+    for cell, one in zip(cells, trained, strict=True):
+        _finish(cell, folder, one, {"origin": origin, "cpu_seconds": None})
+
+
+def _origin(device: str | None) -> dict[str, Any]:
+    # Of the begin: the code may change while it runs.
+    origin = {"date": now(), "commit": commit(), "versions": versions()}
+    return origin if device is None else {**origin, "device": device}
+
+
+def _finish(cell: Cell, folder: Path, trained: Trained, about: Mapping[str, Any]) -> None:
+    actor, num_updates, evaluations = trained
+    method, data = ALL_METHODS[cell.method], make_set(cell.data)
     record = {
         "cell": asdict(cell),
         "definition": _definition(cell),
-        "origin": origin,
+        **about,
         "num_updates": num_updates,
         "network_evaluations": evaluations,
-        "cpu_seconds": round(time.process_time() - begin, 1),
-        "floor": _floor(cell.data, cell.num_samples),
+        "floor": _floor(cell.data, cell.num_samples, actor.low.device),
         "rows": measure(actor, method, data, cell.num_samples, cell.seed),
     }
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.cpu() for key, value in actor.state_dict().items()}
     # The weights come first: an interrupted cell is not finished.
-    _write_whole(cell.weights(folder), lambda to: torch.save(actor.state_dict(), to))
+    _write_whole(cell.weights(folder), lambda to: torch.save(weights, to))
     _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
 
 
 @functools.cache
-def _floor(data: str, num_samples: int) -> dict[str, float]:
+def _floor(data: str, num_samples: int, device: torch.device) -> dict[str, float]:
     """The floor of a data set, which all of its cells share: measured once in a process."""
-    return measure_floor(make_set(data), num_samples)
+    return measure_floor(make_set(data), num_samples, device)
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -144,21 +169,46 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, num_jobs: int = 1) -> None:
-    """Runs the cells that have not been run, in their order, in ``num_jobs`` processes.
+def run_cells(
+    cells: Sequence[Cell], folder: Path, num_jobs: int = 1, device: torch.device | None = None
+) -> None:
+    """Runs the cells that have not been run, in ``num_jobs`` processes.
 
-    Interrupted, it goes on where it was when it is called again: a cell is the unit.
+    Interrupted, it goes on where it was when it is called again: on a CPU a cell is the unit, and
+    they run in their order. On a GPU the cells of a method are.
+
+    Args:
+        cells: the cells.
+        folder: where their files are.
+        num_jobs: the number of processes. Defaults to ``1``.
+        device: the GPU. Defaults to ``None``: the CPU, with a thread for each process.
     """
     missing = [cell for cell in cells if not finished(cell, folder)]
     torchrl_logger.info(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
-    if num_jobs == 1:
+    jobs: list[tuple[Sequence[Cell], Callable[[], None]]]
+    if device is None:
+        jobs = [([cell], functools.partial(run_cell, cell, folder)) for cell in missing]
+    else:
+        together: dict[tuple[str, Training], list[Cell]] = {}
         for cell in missing:
-            run_cell(cell, folder)
-            torchrl_logger.info(f"Finished {cell.path(folder).stem}.")
+            together.setdefault((cell.method, cell.training), []).append(cell)
+        jobs = [
+            (group, functools.partial(run_cells_side_by_side, group, folder, device))
+            for group in together.values()
+        ]
+    if num_jobs == 1:
+        for group, job in jobs:
+            job()
+            _say_finished(group, folder)
         return
     # Forked processes would inherit torch's threads in an unknown state.
     with ProcessPoolExecutor(num_jobs, get_context("spawn")) as pool:
-        jobs = {pool.submit(run_cell, cell, folder): cell for cell in missing}
-        for job in as_completed(jobs):
-            job.result()
-            torchrl_logger.info(f"Finished {jobs[job].path(folder).stem}.")
+        futures = {pool.submit(job): group for group, job in jobs}
+        for future in as_completed(futures):
+            future.result()
+            _say_finished(futures[future], folder)
+
+
+def _say_finished(cells: Sequence[Cell], folder: Path) -> None:
+    for cell in cells:
+        torchrl_logger.info(f"Finished {cell.path(folder).stem}.")

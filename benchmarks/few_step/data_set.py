@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = ["DataSet", "Pairs", "Reference"]
@@ -22,6 +23,11 @@ class Pairs(NamedTuple):
     condition: Tensor
     action: Tensor
     advantage: Tensor | None = None
+
+    def to(self, device: torch.device) -> Pairs:
+        """Copies all to a device."""
+        advantage = None if self.advantage is None else self.advantage.to(device)
+        return Pairs(self.condition.to(device), self.action.to(device), advantage)
 
 
 class Reference(NamedTuple):
@@ -46,6 +52,17 @@ class Reference(NamedTuple):
     modes: Tensor | None = None
     mode_radius: float = 0.0
     mode_share: Tensor | None = None
+
+    def to(self, device: torch.device) -> Reference:
+        """Copies all to a device."""
+        return Reference(
+            self.first.to(device),
+            self.second.to(device),
+            self.group.to(device),
+            None if self.modes is None else self.modes.to(device),
+            self.mode_radius,
+            None if self.mode_share is None else self.mode_share.to(device),
+        )
 
 
 class DataSet(ABC):

@@ -32,24 +32,29 @@ FIRST_EVALUATION_SEED = 10_000
 """Of the draw that seed 0 is measured with; training has the seeds below."""
 
 _FLOOR_SEED = 20_000
+_CPU = torch.device("cpu")
 
 
 def measure(
     actor: GTPActor, method: Method, data: DataSet, num_samples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Measures the samples of an actor: one row for each sampler and K.
+    """Measures the samples of an actor, on its device: one row for each sampler and K.
 
     With one seed all methods meet the same draw of data and noise; each seed has its own, so that
     the spread over seeds is that of training and measurement together.
     """
     torch.manual_seed(FIRST_EVALUATION_SEED + seed)
+    # All is drawn on the CPU, so that every device meets the same.
     reference = data.reference(num_samples)
+    noise = torch.randn_like(reference.first.action)
+    # The rows are ordered by group: evenly spread ones are of all groups.
+    few = torch.linspace(0, len(noise) - 1, min(len(noise), _BEST_OF_CONDITIONS)).long()
+    candidate_noise = torch.randn(_BEST_OF, len(few), data.action_dim)
+    device = actor.low.device
+    reference, noise, few = reference.to(device), noise.to(device), few.to(device)
+    candidate_noise = candidate_noise.to(device)
     within = grouped_mean_distance(reference.second.action, reference.group)
     condition, action, _ = reference.first
-    noise = torch.randn_like(action)
-    # The rows are ordered by group: evenly spread ones are of all groups.
-    few = torch.linspace(0, len(action) - 1, min(len(action), _BEST_OF_CONDITIONS)).long()
-    candidate_noise = torch.randn(_BEST_OF, len(few), data.action_dim)
     candidate_condition = condition[few].expand(_BEST_OF, -1, -1)
     rows = []
     for name, sampler in method.samplers.items():
@@ -65,10 +70,10 @@ def measure(
     return rows
 
 
-def measure_floor(data: DataSet, num_samples: int) -> dict[str, float]:
+def measure_floor(data: DataSet, num_samples: int, device: torch.device = _CPU) -> dict[str, float]:
     """Measures data against another draw of the data: means over several such pairs."""
     torch.manual_seed(_FLOOR_SEED)
-    pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
+    pairs = [data.reference(num_samples).to(device) for _ in range(_FLOOR_DRAWS)]
     rows = [compare(pair.first.action, pair) for pair in pairs]
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 

@@ -35,6 +35,7 @@ from benchmarks.few_step.method import (
 from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import provenance, read_rows, write_markdown
+from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training
 from recipes.study.versions import commit
 from torchrl_gtp import NoiseLevels
@@ -167,9 +168,9 @@ def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
 def test_the_cells_of_a_set_share_one_measurement_of_its_floor(tmp_path, monkeypatch):
     measured = []
 
-    def counted(data, num_samples):
+    def counted(data, *arguments):
         measured.append(data.name)
-        return evaluation.measure_floor(data, num_samples)
+        return evaluation.measure_floor(data, *arguments)
 
     monkeypatch.setattr(cells_module, "measure_floor", counted)
     # A size that no other test has: the floors of a process are kept.
@@ -414,6 +415,39 @@ def test_cells_run_in_processes(tmp_path):
     assert all(finished(cell, tmp_path) for cell in cells)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path):
+    training = dataclasses.replace(TINY, num_updates=400)
+    cells = [
+        Cell(name, data, seed, training, num_samples=500)
+        for data in ("ring", "turned_ring", "chunks")
+        for seed in (0, 1)
+    ]
+    run_cells(cells, tmp_path, device=torch.device("cuda"))
+    for cell in cells:
+        (before, *_), data = METHODS[name].samplers, make_set(cell.data)
+        record = json.loads(cell.path(tmp_path).read_text())
+        assert record["origin"]["device"] == torch.cuda.get_device_name()
+        # Both devices meet the same data, and a training of so few updates has learnt something.
+        floor = evaluation.measure_floor(data, 500)
+        assert record["floor"] == pytest.approx(floor, rel=1e-4, abs=1e-6)
+        torch.manual_seed(cell.seed)
+        untrained = make_actor(METHODS[name], data, Network())
+        at_start = evaluation.measure(untrained, METHODS[name], data, 500, cell.seed)
+        begin, end = (
+            next(row for row in rows if (row["sampler"], row["num_steps"]) == (before, 5))
+            for rows in (at_start, record["rows"])
+        )
+        assert end["energy_distance"] < 0.7 * begin["energy_distance"]
+    # Neither a network nor its draws are those of another seed.
+    weights = [torch.load(cell.weights(tmp_path)) for cell in cells[:2]]
+    assert not any(
+        torch.equal(weights[0][key], weights[1][key]) for key in weights[0] if "weight" in key
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -427,6 +461,7 @@ def test_cells_run_in_processes(tmp_path):
         ["--lr", "0"],
         ["--lr", "nan"],
         ["--tau", "1.5"],
+        ["--device", "meta"],
     ],
 )
 def test_bad_arguments_are_refused(arguments, capsys):
