@@ -16,7 +16,9 @@ from torchrl_gtp.modules import GTPActor
 __all__ = ["FrozenActor", "frozen_denoiser"]
 
 
-@dataclass(frozen=True)
+# Compared by identity: torch 2.11 compiles a call of an object made while it traces only if its
+# hash reads no field.
+@dataclass(frozen=True, eq=False)
 class FrozenActor:
     """The flow map of an actor with given parameters, without gradient to them.
 
