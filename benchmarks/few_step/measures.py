@@ -18,9 +18,8 @@ __all__ = [
 
 # A mode counts as covered if it gets this share of the samples that it should get.
 _COVERED_SHARE = 0.2
-# Rows of distances that are computed at once: with thousands of columns they fit into the cache of
-# a CPU, or keep a GPU busy.
-_BLOCK = {"cpu": 16, "cuda": 1024}
+# Distances that are computed at once: they fit into the cache of a CPU, or keep a GPU busy.
+_DISTANCES_AT_ONCE = {"cpu": 200_000, "cuda": 50_000_000}
 
 
 def energy_distance(first: Tensor, second: Tensor, within_second: Tensor | None = None) -> Tensor:
@@ -30,13 +29,13 @@ def energy_distance(first: Tensor, second: Tensor, within_second: Tensor | None 
     N points from one distribution are about ``2 E|X - X'| / N`` apart.
 
     Args:
-        first (Tensor): points [N, A].
-        second (Tensor): points [M, A].
+        first (Tensor): points [..., N, A].
+        second (Tensor): points [..., M, A].
         within_second (Tensor, optional): :func:`mean_distance` of ``second``, where many samples
             are compared with the same. Defaults to ``None``: it is computed.
 
     Returns:
-        Tensor: the distance, a scalar, without gradient.
+        Tensor: the distances [...], without gradient.
 
     Raises:
         ValueError: if the points have different dimensions.
@@ -61,41 +60,46 @@ def mean_distance(points: Tensor) -> Tensor:
     """Computes the mean distance ``E|X - X'|`` of all pairs, a point with itself among them.
 
     Args:
-        points (Tensor): points [N, A].
+        points (Tensor): points [..., N, A].
 
     Returns:
-        Tensor: the mean, a scalar of double precision.
+        Tensor: the means [...], of double precision.
 
     Examples:
         >>> mean_distance(torch.tensor([[0.0], [1.0]]))
         tensor(0.5000, dtype=torch.float64)
     """
     coordinates = points.mT.contiguous()
+    size = _rows_at_once(points, points)
     sums = []
     # Each pair once, but those within a block in both orders.
-    size = _BLOCK[points.device.type]
-    for start in range(0, len(points), size):
-        block = points[start : start + size]
-        distances = _distances(block, coordinates[:, start:])
-        sums.append(2 * distances.sum() - distances[:, : len(block)].sum())
-    return torch.stack(sums).sum(dtype=torch.float64) / len(points) ** 2
+    for start in range(0, points.shape[-2], size):
+        block = points[..., start : start + size, :]
+        distances = _distances(block, coordinates[..., start:])
+        own = distances[..., : block.shape[-2]]
+        sums.append(2 * distances.sum((-2, -1)) - own.sum((-2, -1)))
+    return torch.stack(sums).sum(0, dtype=torch.float64) / points.shape[-2] ** 2
 
 
 @torch.no_grad()
 def _mean_distance_between(first: Tensor, second: Tensor) -> Tensor:
     coordinates = second.mT.contiguous()
-    blocks = first.split(_BLOCK[first.device.type])
-    sums = [_distances(block, coordinates).sum() for block in blocks]
-    return torch.stack(sums).sum(dtype=torch.float64) / (len(first) * len(second))
+    blocks = first.split(_rows_at_once(first, second), dim=-2)
+    sums = [_distances(block, coordinates).sum((-2, -1)) for block in blocks]
+    return torch.stack(sums).sum(0, dtype=torch.float64) / (first.shape[-2] * second.shape[-2])
+
+
+def _rows_at_once(first: Tensor, second: Tensor) -> int:
+    return max(1, _DISTANCES_AT_ONCE[first.device.type] // second[..., 0].numel())
 
 
 def _distances(block: Tensor, coordinates: Tensor) -> Tensor:
-    """Distances [B, M] of points [B, A] to points [A, M]."""
+    """Distances [..., B, M] of points [..., B, A] to points [..., A, M]."""
     # By way of scalar products, as in `cdist` of many points, small distances would be lost in
     # rounding; and its exact mode is several times slower.
-    square = (block[:, :1] - coordinates[0]).square_()
-    for dim in range(1, len(coordinates)):
-        square += (block[:, dim : dim + 1] - coordinates[dim]).square_()
+    square = (block[..., :1] - coordinates[..., :1, :]).square_()
+    for dim in range(1, coordinates.shape[-2]):
+        square += (block[..., dim : dim + 1] - coordinates[..., dim : dim + 1, :]).square_()
     return square.sqrt_()
 
 
@@ -106,12 +110,12 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128
     the projections (Bonneel et al. 2015).
 
     Args:
-        first (Tensor): points [N, A].
-        second (Tensor): points [N, A].
+        first (Tensor): points [..., N, A].
+        second (Tensor): points [..., N, A].
         num_projections (int): number of directions. Defaults to ``128``.
 
     Returns:
-        Tensor: the distance, a scalar.
+        Tensor: the distances [...].
 
     Examples:
         >>> points = torch.randn(100, 1)
@@ -121,8 +125,8 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(first.shape[-1], num_projections, generator=generator)
     directions = (directions / directions.norm(dim=0)).to(first.device)
-    difference = (first @ directions).sort(0).values - (second @ directions).sort(0).values
-    return difference.square().mean().sqrt()
+    difference = (first @ directions).sort(-2).values - (second @ directions).sort(-2).values
+    return difference.square().mean((-2, -1)).sqrt()
 
 
 def grouped_energy_distance(
@@ -133,33 +137,35 @@ def grouped_energy_distance(
     Args:
         first (Tensor): points [N, A].
         second (Tensor): points [N, A].
-        group (Tensor): the group of each row [N], of both.
+        group (Tensor): the group of each row [N], of both; all groups have the same size.
         within_second (Tensor, optional): :func:`grouped_mean_distance` of ``second``. Defaults to
             ``None``: it is computed.
 
     Returns:
         Tensor: the mean, a scalar.
+
+    Raises:
+        ValueError: if the groups differ in size.
     """
-    if within_second is None:
-        within_second = grouped_mean_distance(second, group)
-    distances = [
-        energy_distance(first[group == one], second[group == one], within)
-        for one, within in zip(group.unique(), within_second, strict=True)
-    ]
-    return torch.stack(distances).mean()
+    return energy_distance(_by_group(first, group), _by_group(second, group), within_second).mean()
 
 
 def grouped_mean_distance(points: Tensor, group: Tensor) -> Tensor:
     """Computes :func:`mean_distance` of each group, [G]; ``group`` [N] is of the points."""
-    return torch.stack([mean_distance(points[group == one]) for one in group.unique()])
+    return mean_distance(_by_group(points, group))
 
 
 def grouped_sliced_wasserstein(first: Tensor, second: Tensor, group: Tensor) -> Tensor:
     """Computes the mean over groups of :func:`sliced_wasserstein`; ``group`` [N] is of both."""
-    distances = [
-        sliced_wasserstein(first[group == one], second[group == one]) for one in group.unique()
-    ]
-    return torch.stack(distances).mean()
+    return sliced_wasserstein(_by_group(first, group), _by_group(second, group)).mean()
+
+
+def _by_group(points: Tensor, group: Tensor) -> Tensor:
+    """The points [G, N / G, A] of each group."""
+    sizes = group.unique(return_counts=True)[1]
+    if (sizes != sizes[0]).any():
+        raise ValueError(f"All groups must have the same size, got {sizes.tolist()}.")
+    return points[group.argsort(stable=True)].unflatten(0, (len(sizes), -1))
 
 
 def mode_statistics(

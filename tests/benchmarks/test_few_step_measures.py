@@ -53,7 +53,7 @@ def test_mean_distance_is_that_of_all_pairs_in_both_orders(num_points):
 
 
 def test_the_mean_distance_within_the_data_may_be_given():
-    group = torch.tensor([0, 1, 1]).repeat(20)
+    group = torch.tensor([0, 1]).repeat(30)
     first, second = torch.randn(60, 2), torch.randn(60, 2)
     known = grouped_mean_distance(second, group)
     expected = grouped_energy_distance(first, second, group)
@@ -61,6 +61,24 @@ def test_the_mean_distance_within_the_data_may_be_given():
     # It is what is read, for each group.
     lower = grouped_energy_distance(first, second, group, known + torch.tensor([0.5, 0.25]))
     torch.testing.assert_close(lower, expected - 0.375)
+
+
+def test_groups_are_measured_one_by_one():
+    group = torch.tensor([1, 0, 2]).repeat(20)
+    first, second = torch.randn(60, 3), torch.randn(60, 3)
+    for grouped, single in (
+        (grouped_energy_distance, energy_distance),
+        (grouped_sliced_wasserstein, sliced_wasserstein),
+    ):
+        each = [single(first[group == one], second[group == one]) for one in range(3)]
+        torch.testing.assert_close(grouped(first, second, group), torch.stack(each).mean())
+    each = [mean_distance(first[group == one]) for one in range(3)]
+    torch.testing.assert_close(grouped_mean_distance(first, group), torch.stack(each))
+
+
+def test_groups_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"same size, got \[1, 2\]"):
+        grouped_energy_distance(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]))
 
 
 def test_energy_distance_of_points_of_different_dimensions():

@@ -125,13 +125,14 @@ def test_captured_is_eager_on_a_cpu(mode):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 def test_captured_goes_on_where_eager_does(mode, compiled):
-    """CudaGraphModule runs the update twice when it captures; replays must follow the schedules."""
+    """Replays must follow the schedules; the run that is captured only records."""
     eager, captured = full_update(mode, "cuda"), full_update(mode, "cuda")
     call = torch.compile(captured) if compiled else captured
     graph = CudaGraphModule(call, in_keys=[], out_keys=[], warmup=3)
     batches = list(batches_for(eager, mode, "cuda"))
     for batch in batches[:3]:
         graph(batch)
+    assert captured.step == 3
     eager.load_state_dict(captured.state_dict())
     eager.loss_module.load_state_dict(captured.loss_module.state_dict())
     for batch in batches[3:]:

@@ -112,8 +112,8 @@ class NoiseLevels:
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 jump, got {num_steps}.")
         times = self._below(start, num_steps + 1, device, dtype)
-        times[-1] = 0.0
-        return times
+        # Assigned, a 0.0 would be copied from the host, which a CUDA graph does not capture.
+        return torch.cat([times[:-1], torch.zeros_like(times[:1])])
 
     def edm_times(
         self,

@@ -115,6 +115,7 @@ class TargetUpdate(TargetNetUpdater):
         self._interval = torch.tensor([intervals.get(name, 1) for name in self._networks])
         self._start = torch.tensor([starts.get(name, 0) for name in self._networks])
         self._num_steps = torch.zeros((), dtype=torch.int64)
+        self._follow_device()
         self.init_()
         for loss, network, _ in self._target_networks():
             loss._has_update_associated[network] = True
@@ -262,8 +263,8 @@ class TargetUpdate(TargetNetUpdater):
     def _follow_device(self) -> None:
         device = self._targets_flat[0].device
         if self._tau.device != device:
-            for state in (self._tau, self._interval, self._start, self._num_steps):
-                state.data = state.to(device)
+            self._tau, self._interval = self._tau.to(device), self._interval.to(device)
+            self._start, self._num_steps = self._start.to(device), self._num_steps.to(device)
 
     def _by_network(
         self, argument: str, values: _Number | Mapping[str, _Number]
