@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.few_step.report import mean_and_spread
-from benchmarks.few_step.steps import FITTED, GRID, interpolated
+from benchmarks.few_step.steps import FITTED, GRID, NOISED, interpolated
 from recipes.common.tables import markdown_table, number
 
 __all__ = ["quality_tables", "read_rows", "steps_tables", "verdict"]
@@ -222,7 +222,8 @@ def _spread(rows: Sequence[Row], measure: str, digits: int) -> str:
 
 def _ways_table(rows: Sequence[Row], measure: str) -> str:
     # The last number of the grid is for the adaptive sampler to be compared with.
-    ways = [("grid", steps) for steps in GRID[:-1]] + [("fitted", steps) for steps in FITTED]
+    numbers = {"grid": GRID[:-1], "fitted": FITTED, "noised": NOISED}
+    ways = [(way, steps) for way, of_way in numbers.items() for steps in of_way]
     lines = []
     for name, data in _sets(rows, measure).items():
         digits = _digits(data, measure, 2, 1)

@@ -1,8 +1,9 @@
-"""What do fitted times and an adaptive number of jumps buy?
+"""What do fitted times, fresh noise and an adaptive number of jumps buy?
 
 Reads finished cells of GTP or a variant of it, and samples from each on the Karras grid, with times
-fitted to other data, and adaptively. Each is compared with the grid at equal network evaluations,
-between whose numbers of jumps the figures are interpolated. Writes ``steps.csv`` and ``steps.md``::
+fitted to other data, with fresh noise between the jumps, and adaptively. Each is compared with the
+grid at equal network evaluations, between whose numbers of jumps the figures are interpolated.
+Writes ``steps.csv`` and ``steps.md``::
 
     python -m benchmarks.few_step --sets ring --methods gtp
     python -m benchmarks.few_step.steps --cells outputs/few_step/cells
@@ -42,6 +43,8 @@ MOST_STEPS = 8
 # The last is what the adaptive sampler takes at most.
 GRID = (1, 2, 3, 5, 10, AdaptiveSampler().evaluations(MOST_STEPS))
 FITTED = (2, 3, 5)
+NOISED = (2, 3, 5)
+_GAMMA = 0.9
 TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 _REFERENCE_STEPS = 40
 _ESTIMATED = (1, 2, 5)
@@ -113,6 +116,9 @@ def measure_cell(
         found = " ".join(number(time, 3) for time in times)
         samples = draw(JumpSampler(times=times), num_steps)
         add("fitted", f"K = {num_steps}", num_steps, samples, times=found)
+    for num_steps in NOISED:
+        samples = draw(JumpSampler(gamma=_GAMMA), num_steps)
+        add("noised", f"K = {num_steps}", num_steps, samples)
     for tolerance in TOLERANCES:
         with torch.no_grad():
             samples, spent = AdaptiveSampler(tolerance, skip_finished=True).sample_with_evaluations(

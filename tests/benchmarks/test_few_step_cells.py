@@ -440,7 +440,7 @@ def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path)
             next(row for row in rows if (row["sampler"], row["num_steps"]) == (before, 5))
             for rows in (at_start, record["rows"])
         )
-        assert end["energy_distance"] < 0.8 * begin["energy_distance"]
+        assert end["energy_distance"] < 0.9 * begin["energy_distance"]
     # Neither a network nor its draws are those of another seed.
     weights = [torch.load(cell.weights(tmp_path)) for cell in cells[:2]]
     assert not any(

@@ -12,6 +12,7 @@ from benchmarks.few_step.cells import Cell, run_cell
 from benchmarks.few_step.steps import GRID, interpolated, main, make_tables, read_cell, spearman
 from benchmarks.few_step.training import Training
 
+WAYS = {"data", "grid", "fitted", "noised", "adaptive", "estimate"}
 TINY = Training(num_updates=4, batch_size=16)
 
 
@@ -27,10 +28,15 @@ def test_one_command_reads_cells_and_writes_the_table(tmp_path):
     with (tmp_path / "out" / "steps.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["seed"] for row in rows} == {"0", "1"}
-    assert {row["way"] for row in rows} == {"data", "grid", "fitted", "adaptive", "estimate"}
+    assert {row["way"] for row in rows} == WAYS
     for row in rows:
         if row["way"] == "fitted":
             assert len(row["times"].split()) == float(row["evaluations"]) - 1
+        if row["way"] == "noised":
+            same = [one for one in rows if one["way"] == "grid" and one["seed"] == row["seed"]]
+            grid = next(one for one in same if one["setting"] == row["setting"])
+            assert grid["evaluations"] == row["evaluations"]
+            assert grid["energy_distance"] != row["energy_distance"]
         if row["way"] == "adaptive":
             assert 3 <= float(row["evaluations"]) <= 15
         if row["way"] == "estimate":
@@ -48,7 +54,7 @@ def test_chunks_of_actions_are_sampled_in_all_ways(tmp_path):
     main(["--cells", str(tmp_path / "cells"), *arguments])
     with (tmp_path / "out" / "steps.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["way"] for row in rows} == {"data", "grid", "fitted", "adaptive", "estimate"}
+    assert {row["way"] for row in rows} == WAYS
 
 
 def test_a_cell_is_read_with_its_weights(tmp_path):
