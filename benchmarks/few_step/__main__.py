@@ -78,12 +78,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="relu")
     parser.add_argument("--init", choices=["kaiming", "pytorch"], default="kaiming")
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step"))
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, with a thread each")
     parser.add_argument(
         "--device",
-        type=torch.device,
+        type=_device,
         default=torch.device("cpu"),
-        help="a GPU trains all cells of a method at once; default: %(default)s",
+        help="cuda trains all cells of a method at once; default: %(default)s",
     )
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")
     parsed = parser.parse_args(arguments)
@@ -93,6 +93,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for problem in _problems(parsed):
         parser.error(problem)
     return parsed
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{name!r} is neither cpu nor cuda nor cuda:0 and so on")
+    return device
 
 
 def _problems(parsed: argparse.Namespace) -> Iterator[str]:
@@ -106,10 +116,11 @@ def _problems(parsed: argparse.Namespace) -> Iterator[str]:
     for name in ("updates", "samples", "jobs"):
         if getattr(parsed, name) < 1:
             yield f"--{name} must be at least 1, got {getattr(parsed, name)}"
-    if parsed.device.type not in ("cpu", "cuda"):
-        yield f"--device must be cpu or a CUDA device, got {parsed.device}"
-    if parsed.device.type == "cuda" and not torch.cuda.is_available():
-        yield f"--device is {parsed.device}, but torch {torch.__version__} finds no CUDA device"
+    if parsed.device.type == "cuda" and (parsed.device.index or 0) >= torch.cuda.device_count():
+        yield (
+            f"--device is {parsed.device}, but torch {torch.__version__} finds "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
     for seed in parsed.seeds:
         if not 0 <= seed < FIRST_EVALUATION_SEED:
             # Others would draw in training what they are measured with.
@@ -145,8 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for data in sets
         for method in options.methods
     ]
-    device = None if options.device.type == "cpu" else options.device
-    run_cells(cells, folder, options.jobs, device)
+    run_cells(cells, folder, options.jobs, options.device)
     rows = read_rows(cells, folder)
     write_csv(rows, folder / "results.csv")
     head = provenance(

@@ -20,13 +20,27 @@ import torchrl
 from torchrl import torchrl_logger
 
 import torchrl_gtp
+from benchmarks.few_step.data_set import DataSet
 from benchmarks.few_step.evaluation import measure, measure_floor
 from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Trained, Training, train, train_side_by_side
 from recipes.study.versions import commit, now
 
-__all__ = ["Cell", "finished", "read_origin", "run_cell", "run_cells", "versions"]
+__all__ = [
+    "Cell",
+    "finished",
+    "read_origin",
+    "run_cell",
+    "run_cells",
+    "run_cells_side_by_side",
+    "versions",
+]
+
+
+_CPU = torch.device("cpu")
+# PyTorch has 32 streams for a device.
+_MOST_AT_ONCE = 24
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def read_origin(path: Path) -> dict[str, Any] | None:
 
     Returns:
         dict, optional: ``None`` for cells that were made before it was noted; the ``commit`` is
-        ``None`` where the code lay in no git repository.
+        ``None`` where the code lay in no git repository. The ``device`` is there for a GPU alone.
     """
     origin: dict[str, Any] | None = json.loads(path.read_text()).get("origin")
     return origin
@@ -109,23 +123,31 @@ def run_cell(cell: Cell, folder: Path) -> None:
     origin = _origin(None)
     torch.manual_seed(cell.seed)
     begin = time.process_time()
-    trained = train(ALL_METHODS[cell.method], make_set(cell.data), cell.training)
+    data = make_set(cell.data)
+    trained = train(ALL_METHODS[cell.method], data, cell.training)
     seconds = round(time.process_time() - begin, 1)
-    _finish(cell, folder, trained, {"origin": origin, "cpu_seconds": seconds})
+    _finish(cell, data, folder, trained, {"origin": origin, "cpu_seconds": seconds})
 
 
 def run_cells_side_by_side(cells: Sequence[Cell], folder: Path, device: torch.device) -> None:
-    """Does what :func:`run_cell` does for cells of one method, on a GPU and all at once."""
+    """Does what :func:`run_cell` does for cells of one method and training, on a GPU and at once.
+
+    They are trained together, and then measured and written one by one.
+    """
+    torch.set_num_threads(1)
     origin = _origin(torch.cuda.get_device_name(device))
-    trained = train_side_by_side(
-        ALL_METHODS[cells[0].method],
-        [make_set(cell.data) for cell in cells],
-        [cell.seed for cell in cells],
-        cells[0].training,
-        device,
-    )
-    for cell, one in zip(cells, trained, strict=True):
-        _finish(cell, folder, one, {"origin": origin, "cpu_seconds": None})
+    sets = {name: make_set(name) for name in dict.fromkeys(cell.data for cell in cells)}
+    # Streams, graph and generator are those of the current device.
+    with torch.cuda.device(device):
+        trained = train_side_by_side(
+            ALL_METHODS[cells[0].method],
+            [sets[cell.data] for cell in cells],
+            [cell.seed for cell in cells],
+            cells[0].training,
+            device,
+        )
+        for cell, one in zip(cells, trained, strict=True):
+            _finish(cell, sets[cell.data], folder, one, {"origin": origin, "cpu_seconds": None})
 
 
 def _origin(device: str | None) -> dict[str, Any]:
@@ -134,17 +156,18 @@ def _origin(device: str | None) -> dict[str, Any]:
     return origin if device is None else {**origin, "device": device}
 
 
-def _finish(cell: Cell, folder: Path, trained: Trained, about: Mapping[str, Any]) -> None:
+def _finish(
+    cell: Cell, data: DataSet, folder: Path, trained: Trained, about: Mapping[str, Any]
+) -> None:
     actor, num_updates, evaluations = trained
-    method, data = ALL_METHODS[cell.method], make_set(cell.data)
     record = {
         "cell": asdict(cell),
         "definition": _definition(cell),
         **about,
         "num_updates": num_updates,
         "network_evaluations": evaluations,
-        "floor": _floor(cell.data, cell.num_samples, actor.low.device),
-        "rows": measure(actor, method, data, cell.num_samples, cell.seed),
+        "floor": _floor(data, cell.num_samples, actor.low.device),
+        "rows": measure(actor, ALL_METHODS[cell.method], data, cell.num_samples, cell.seed),
     }
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,10 +177,15 @@ def _finish(cell: Cell, folder: Path, trained: Trained, about: Mapping[str, Any]
     _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
 
 
-@functools.cache
-def _floor(data: str, num_samples: int, device: torch.device) -> dict[str, float]:
+_floors: dict[tuple[str, int, torch.device], dict[str, float]] = {}
+
+
+def _floor(data: DataSet, num_samples: int, device: torch.device) -> dict[str, float]:
     """The floor of a data set, which all of its cells share: measured once in a process."""
-    return measure_floor(make_set(data), num_samples, device)
+    key = (data.name, num_samples, device)
+    if key not in _floors:
+        _floors[key] = measure_floor(data, num_samples, device)
+    return _floors[key]
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -170,31 +198,29 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def run_cells(
-    cells: Sequence[Cell], folder: Path, num_jobs: int = 1, device: torch.device | None = None
+    cells: Sequence[Cell], folder: Path, num_jobs: int = 1, device: torch.device = _CPU
 ) -> None:
     """Runs the cells that have not been run, in ``num_jobs`` processes.
 
-    Interrupted, it goes on where it was when it is called again: on a CPU a cell is the unit, and
-    they run in their order. On a GPU the cells of a method are.
+    Interrupted, it goes on where it was when it is called again, without the cells whose files
+    are there. On a CPU they run in their order.
 
     Args:
         cells: the cells.
         folder: where their files are.
         num_jobs: the number of processes. Defaults to ``1``.
-        device: the GPU. Defaults to ``None``: the CPU, with a thread for each process.
+        device: a CPU, with a thread for each process; or a GPU, where cells of one method and
+            training are trained together, up to 24 of them. Defaults to the CPU.
     """
     missing = [cell for cell in cells if not finished(cell, folder)]
     torchrl_logger.info(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
     jobs: list[tuple[Sequence[Cell], Callable[[], None]]]
-    if device is None:
+    if device.type == "cpu":
         jobs = [([cell], functools.partial(run_cell, cell, folder)) for cell in missing]
     else:
-        together: dict[tuple[str, Training], list[Cell]] = {}
-        for cell in missing:
-            together.setdefault((cell.method, cell.training), []).append(cell)
         jobs = [
             (group, functools.partial(run_cells_side_by_side, group, folder, device))
-            for group in together.values()
+            for group in _groups(missing)
         ]
     if num_jobs == 1:
         for group, job in jobs:
@@ -207,6 +233,18 @@ def run_cells(
         for future in as_completed(futures):
             future.result()
             _say_finished(futures[future], folder)
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells by method and training, in parts that a GPU trains at once."""
+    by_method: dict[tuple[str, Training], list[Cell]] = {}
+    for cell in cells:
+        by_method.setdefault((cell.method, cell.training), []).append(cell)
+    return [
+        group[start : start + _MOST_AT_ONCE]
+        for group in by_method.values()
+        for start in range(0, len(group), _MOST_AT_ONCE)
+    ]
 
 
 def _say_finished(cells: Sequence[Cell], folder: Path) -> None:

@@ -44,7 +44,7 @@ def measure(
     the spread over seeds is that of training and measurement together.
     """
     torch.manual_seed(FIRST_EVALUATION_SEED + seed)
-    # All is drawn on the CPU, so that every device meets the same.
+    # Drawn on the CPU, so that every device meets the same data and the same first noise.
     reference = data.reference(num_samples)
     noise = torch.randn_like(reference.first.action)
     # The rows are ordered by group: evenly spread ones are of all groups.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -90,7 +92,8 @@ def _mean_distance_between(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _rows_at_once(first: Tensor, second: Tensor) -> int:
-    return max(1, _DISTANCES_AT_ONCE[first.device.type] // second[..., 0].numel())
+    groups = max(math.prod(points.shape[:-2]) for points in (first, second))
+    return max(1, _DISTANCES_AT_ONCE[first.device.type] // (groups * second.shape[-2]))
 
 
 def _distances(block: Tensor, coordinates: Tensor) -> Tensor:
@@ -145,26 +148,30 @@ def grouped_energy_distance(
         Tensor: the mean, a scalar.
 
     Raises:
-        ValueError: if the groups differ in size.
+        ValueError: if the groups differ in size, or a set has other points than ``group``.
     """
     return energy_distance(_by_group(first, group), _by_group(second, group), within_second).mean()
 
 
 def grouped_mean_distance(points: Tensor, group: Tensor) -> Tensor:
-    """Computes :func:`mean_distance` of each group, [G]; ``group`` [N] is of the points."""
+    """Computes :func:`mean_distance` of each group, [G]; as :func:`grouped_energy_distance`."""
     return mean_distance(_by_group(points, group))
 
 
 def grouped_sliced_wasserstein(first: Tensor, second: Tensor, group: Tensor) -> Tensor:
-    """Computes the mean over groups of :func:`sliced_wasserstein`; ``group`` [N] is of both."""
+    """Computes the mean of :func:`sliced_wasserstein`; as :func:`grouped_energy_distance`."""
     return sliced_wasserstein(_by_group(first, group), _by_group(second, group)).mean()
 
 
 def _by_group(points: Tensor, group: Tensor) -> Tensor:
     """The points [G, N / G, A] of each group."""
+    if len(points) != len(group):
+        raise ValueError(
+            f"group must have an entry for each of the {len(points)} points, got {len(group)}."
+        )
     sizes = group.unique(return_counts=True)[1]
     if (sizes != sizes[0]).any():
-        raise ValueError(f"All groups must have the same size, got {sizes.tolist()}.")
+        raise ValueError(f"group must have groups of the same size, got {sizes.tolist()}.")
     return points[group.argsort(stable=True)].unflatten(0, (len(sizes), -1))
 
 

@@ -77,12 +77,13 @@ def _origin_of_cells(origins: Sequence[Mapping[str, Any] | None]) -> str:
         name: sorted({origin["versions"].get(name, "unknown") for origin in dated})
         for name in names
     }
+    found["on"] = sorted({origin.get("device", "CPU") for origin in dated})
     made = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
     commits = ", ".join(sorted({origin["commit"] or "unknown" for origin in dated}))
     mixed = any(len(versions) > 1 for versions in found.values())
     return (
         f"Cells of {span}{f'; {undated}' if len(dated) < len(origins) else ''}; {made}; commit "
-        f"{commits}.{' **The versions are mixed.**' if mixed else ''}"
+        f"{commits}.{' **They are mixed.**' if mixed else ''}"
     )
 
 
@@ -140,11 +141,13 @@ def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: 
     lines = []
     for (method, sampler), by_steps in groups.items():
         seeds = len(next(iter(by_steps.values())))
-        # What the data themselves get does not depend on K, nor on the seed of a training.
-        values = dict.fromkeys(num_steps, by_steps[0]) if method == "data" else by_steps
+        if method == "data":
+            # It does not depend on K, nor on the seed of a training but for rounding.
+            floor = statistics.fmean(by_steps[0].values())
+            by_steps = {steps: {0: floor} for steps in num_steps}
         # Not every method takes every K: the levels of DDPM limit its steps.
         cells = [
-            mean_and_spread(list(values[steps].values()), digits) if steps in values else "-"
+            mean_and_spread(list(by_steps[steps].values()), digits) if steps in by_steps else "-"
             for steps in num_steps
         ]
         lines.append([method, sampler, "-" if method == "data" else str(seeds), *cells])
@@ -157,7 +160,7 @@ def _table(rows: Sequence[dict[str, Any]], measure: str, factor: float, digits: 
 def mean_and_spread(values: Sequence[float], digits: int) -> str:
     """Formats mean ± standard deviation of a sample (n - 1), or one value alone.
 
-    Figures that do not differ at all, such as the floor of every seed, stand alone as well.
+    Figures that do not differ at all stand alone as well.
 
     Examples:
         >>> mean_and_spread([1.0, 3.0], 2), mean_and_spread([1.0], 2), mean_and_spread([1.0, 1], 2)

@@ -21,7 +21,7 @@ def is_known(name: str) -> bool:
     return name in PLANAR_SETS or name in SHAPES or "/" in name
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1)
 def make_set(name: str) -> DataSet:
     """Makes a data set.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -29,8 +30,8 @@ EVALUATIONS_PER_UPDATE = 3
 """Network evaluations for each sample in one update of the printed objective: student, teacher and
 flow term."""
 
-# On a GPU the batches come from this many samples, at most: those of a whole training of three
-# evaluations an update with the default budget are three million.
+# On a GPU the batches of a data set come from this many samples at most: those of a whole training
+# of three evaluations an update with the default budget are three million.
 _POOL_SIZE = 3_000_000
 
 
@@ -90,8 +91,11 @@ def train_side_by_side(
 ) -> list[Trained]:
     """Trains a method on several data sets at once, in one CUDA graph.
 
-    Networks as small as these leave a GPU idle; each has a stream of its own. Networks at the start
-    are those of :func:`train` with the seed; batches are drawn from three million samples.
+    Networks as small as these leave a GPU idle; each has a stream of its own. At the start they are
+    those of :func:`train` with the same seed. What is drawn after that comes from one generator of
+    the GPU, so that a training can be repeated with all of its neighbours only. The batches of a
+    data set are drawn from one pool of its samples, of three million or as many as a training
+    draws.
 
     Args:
         method: the method.
@@ -100,19 +104,28 @@ def train_side_by_side(
         options: how all are trained.
         device: the GPU.
 
+    Returns:
+        list of Trained: one for each network.
+
     Raises:
         ValueError: if the evaluations do not suffice for one update.
     """
+    pools: dict[str, TensorDict] = {}
     updates, evaluations = [], 0.0
     for data, seed in zip(sets, seeds, strict=True):
         torch.manual_seed(seed)
-        update, evaluations = _make_update(method, data, options, device)
+        update, evaluations = _make_update(method, data, options, device, pools)
         updates.append(update)
-    num_updates = updates[0].num_updates
-    step = CudaGraphModule(_SideBySide(updates), in_keys=[], out_keys=[])
-    for _ in range(num_updates):
+    step = CudaGraphModule(_SideBySide(updates), in_keys=[], out_keys=[], device=device)
+    for _ in range(updates[0].num_updates):
         step(TensorDict(device=device))
-    return [Trained(one.loss_module.target_actor(), num_updates, evaluations) for one in updates]
+    trained = [
+        Trained(one.loss_module.target_actor(), one.num_updates, evaluations) for one in updates
+    ]
+    # The graph and what it reads make up a cycle: gigabytes that the next method needs.
+    del step, update, updates, pools
+    gc.collect()
+    return trained
 
 
 class _SideBySide:
@@ -132,9 +145,13 @@ class _SideBySide:
 
 
 def _make_update(
-    method: Method, data: DataSet, options: Training, device: torch.device
+    method: Method,
+    data: DataSet,
+    options: Training,
+    device: torch.device,
+    pools: dict[str, TensorDict] | None = None,
 ) -> tuple[Update, float]:
-    """The update, and the network evaluations in it; on a GPU it draws its own batches."""
+    """The update, and the network evaluations in it; with pools it draws its batches from them."""
     loss = make_loss(method, data, make_actor(method, data, options.network)).to(device)
     target_update = TargetUpdate(loss, options.tau)
     evaluations = network_evaluations(loss, make_batch(data, options.batch_size).to(device))
@@ -145,10 +162,12 @@ def _make_update(
             f"num_updates={options.num_updates} is not enough for one update of this method, which "
             f"takes {evaluations} network evaluations: give at least {least}."
         )
-    pool = {}
-    if device.type == "cuda":
-        size = min(_POOL_SIZE, num_updates * options.batch_size)
-        pool = {"data": make_batch(data, size).to(device), "batch_size": options.batch_size}
+    pool: dict[str, Any] = {}
+    if pools is not None:
+        if data.name not in pools:
+            size = min(_POOL_SIZE, num_updates * options.batch_size)
+            pools[data.name] = make_batch(data, size).to(device)
+        pool = {"data": pools[data.name], "batch_size": options.batch_size}
     update = Update(
         loss,
         make_optimizer(loss, options.lr if method.lr is None else method.lr),

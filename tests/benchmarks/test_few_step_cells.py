@@ -36,7 +36,7 @@ from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import provenance, read_rows, write_markdown
 from benchmarks.few_step.sets import make_set
-from benchmarks.few_step.training import Training
+from benchmarks.few_step.training import Training, train_side_by_side
 from recipes.study.versions import commit
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import Consistency, family
@@ -316,15 +316,15 @@ def test_a_cell_notes_when_and_with_what_it_was_made(tmp_path):
     [
         ([], "0 cells without a date."),
         ([None, None], "2 cells without a date."),
-        ([("2026-11-28", "2.13", "a")], "Cells of 2026-11-28; torch 2.13; commit a."),
+        ([("2026-11-28", "2.13", "a")], "Cells of 2026-11-28; torch 2.13, on CPU; commit a."),
         (
             [("2026-12-01", "2.13", "b"), None, ("2026-11-28", "2.13", None)],
-            "Cells of 2026-11-28 to 2026-12-01; 1 cells without a date; torch 2.13; commit b, "
-            "unknown.",
+            "Cells of 2026-11-28 to 2026-12-01; 1 cells without a date; torch 2.13, on CPU; "
+            "commit b, unknown.",
         ),
         (
             [("2026-11-28", "2.13", "a"), ("2026-11-28", "2.15", "a")],
-            "Cells of 2026-11-28; torch 2.13 and 2.15; commit a. **The versions are mixed.**",
+            "Cells of 2026-11-28; torch 2.13 and 2.15, on CPU; commit a. **They are mixed.**",
         ),
     ],
 )
@@ -441,11 +441,32 @@ def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path)
             for rows in (at_start, record["rows"])
         )
         assert end["energy_distance"] < 0.9 * begin["energy_distance"]
-    # Neither a network nor its draws are those of another seed.
+    # A network is not that of another seed.
     weights = [torch.load(cell.weights(tmp_path)) for cell in cells[:2]]
     assert not any(
         torch.equal(weights[0][key], weights[1][key]) for key in weights[0] if "weight" in key
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_neighbours_on_a_gpu_draw_for_themselves():
+    device, data = torch.device("cuda"), PlanarSet("ring")
+    first, second = (
+        one.actor.state_dict()
+        for one in train_side_by_side(METHODS["gtp"], [data, data], [0, 0], TINY, device)
+    )
+    assert not any(torch.equal(first[key], second[key]) for key in first if "weight" in key)
+
+
+def test_cells_of_one_method_and_training_are_trained_together():
+    other = dataclasses.replace(TINY, num_updates=5)
+    cells = [tiny_cell("gtp", seed) for seed in range(30)] + [tiny_cell("ddpm", 0)]
+    cells += [dataclasses.replace(tiny_cell("gtp", 0), training=other)]
+    groups = cells_module._groups(cells)
+    assert [len(group) for group in groups] == [24, 6, 1, 1]
+    assert [cell for group in groups for cell in group] == cells
+    assert all(len({(cell.method, cell.training) for cell in group}) == 1 for group in groups)
 
 
 @pytest.mark.parametrize(
@@ -462,6 +483,10 @@ def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path)
         ["--lr", "nan"],
         ["--tau", "1.5"],
         ["--device", "meta"],
+        ["--device", "gpu"],
+        ["--device", ""],
+        ["--device", "cuda:-1"],
+        ["--device", "cuda:99"],
     ],
 )
 def test_bad_arguments_are_refused(arguments, capsys):

@@ -81,6 +81,13 @@ def test_groups_of_different_sizes_are_refused():
         grouped_energy_distance(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]))
 
 
+@pytest.mark.parametrize("measure", [grouped_energy_distance, grouped_sliced_wasserstein])
+def test_points_without_a_group_are_refused(measure):
+    group = torch.tensor([0, 0, 1, 1])
+    with pytest.raises(ValueError, match="each of the 8 points, got 4"):
+        measure(torch.zeros(4, 2), torch.zeros(8, 2), group)
+
+
 def test_energy_distance_of_points_of_different_dimensions():
     with pytest.raises(ValueError, match="must have the same dimension"):
         energy_distance(torch.randn(5, 3), torch.randn(5, 2))

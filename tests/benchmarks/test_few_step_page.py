@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.few_step.cells import Cell
-from benchmarks.few_step.page import main, quality_tables, read_rows, steps_tables, verdict
+from benchmarks.few_step.kept import read_rows
+from benchmarks.few_step.page import (
+    main,
+    methods_tables,
+    quality_tables,
+    shapes_tables,
+    targets_tables,
+    verdict,
+)
+from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import read_rows as read_cells
 from benchmarks.few_step.report import write_csv
 
@@ -22,6 +31,9 @@ FIGURES = DOCS / "results" / "few_step"
     ("page", "make", "figures"),
     [
         ("few_step_quality.md", quality_tables, "three_methods.csv"),
+        ("few_step_quality.md", methods_tables, "nine_methods.csv"),
+        ("few_step_quality.md", targets_tables, "targets.csv"),
+        ("few_step_quality.md", shapes_tables, "shapes.csv"),
         ("number_of_steps.md", steps_tables, "steps.csv"),
     ],
 )
@@ -31,19 +43,29 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
         assert table in text, f"{title}: python -m benchmarks.few_step.page"
 
 
-def test_the_figures_of_three_methods_are_those_of_the_cells(tmp_path):
-    rows = read_rows(FIGURES / "three_methods.csv")
+@pytest.mark.parametrize(
+    ("figures", "folder", "num_updates"),
+    [
+        ("three_methods.csv", "", 4_000),
+        ("nine_methods.csv", "", 4_000),
+        ("shapes.csv", "", 4_000),
+        ("targets.csv", "targets", 12_000),
+    ],
+)
+def test_figures_are_those_of_the_cells(tmp_path, figures, folder, num_updates):
+    rows = read_rows(FIGURES / figures)
     keys = dict.fromkeys((row["method"], row["data"], row["seed"]) for row in rows)
     cells = []
     for method, data, seed in keys:
         if method == "data":
             continue
         cell = Cell(method, data, int(seed))
-        settings = json.loads(cell.path(FIGURES).read_text())["cell"]
-        training = dataclasses.replace(cell.training, num_updates=4_000)
+        settings = json.loads(cell.path(FIGURES / folder).read_text())["cell"]
+        training = dataclasses.replace(cell.training, num_updates=num_updates)
         assert settings["training"] == dataclasses.asdict(training)
-        cells.append(dataclasses.replace(cell, training=training))
-    write_csv(read_cells(cells, FIGURES), tmp_path / "figures.csv")
+        samples = settings["num_samples"]
+        cells.append(dataclasses.replace(cell, training=training, num_samples=samples))
+    write_csv(read_cells(cells, FIGURES / folder), tmp_path / "figures.csv")
     with (tmp_path / "figures.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     assert sorted(map(str, found)) == sorted(map(str, rows))
