@@ -50,6 +50,7 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
         ("nine_methods.csv", "", 4_000),
         ("shapes.csv", "", 4_000),
         ("targets.csv", "targets", 12_000),
+        ("two_methods_h200.csv", "h200", 4_000),
     ],
 )
 def test_figures_are_those_of_the_cells(tmp_path, figures, folder, num_updates):
