@@ -35,6 +35,25 @@ def make_input(*batch):
     return TensorDict({"observation": torch.randn(*batch, 3)}, batch_size=batch)
 
 
+@pytest.mark.parametrize(
+    ("length", "options", "expected"),
+    [
+        (None, {}, torch.nn.ReLU),
+        (1, {}, torch.nn.ReLU),
+        (2, {}, torch.nn.SiLU),
+        (2, {"activation": torch.nn.ReLU}, torch.nn.ReLU),
+    ],
+)
+@pytest.mark.parametrize("backbone", ["mlp", "ln_resnet"])
+def test_sequences_have_a_smooth_activation_by_default(length, options, expected, backbone):
+    actor = make_gtp_actor(
+        3, SPEC, chunk_length=length, backbone=backbone, hidden_sizes=(8, 8), **options
+    )
+    modules = [type(module) for module in actor.flow_map.backbone.modules()]
+    other = {torch.nn.ReLU: torch.nn.SiLU, torch.nn.SiLU: torch.nn.ReLU}[expected]
+    assert expected in modules and other not in modules
+
+
 @pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
 def test_chunk_has_the_batch_of_the_observation(actor, batch):
     chunk = actor(make_input(*batch))["action"]

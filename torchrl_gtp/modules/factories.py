@@ -35,7 +35,7 @@ def make_gtp_actor(
     noise_levels: NoiseLevels | None = None,
     backbone: Literal["mlp", "ln_resnet"] = "mlp",
     hidden_sizes: Sequence[int] = (256, 256, 256),
-    activation: type[nn.Module] = nn.ReLU,
+    activation: type[nn.Module] | None = None,
     dropout: float = 0.0,
     time_embedding_dim: int = 16,
 ) -> GTPActor:
@@ -65,7 +65,9 @@ def make_gtp_actor(
             :class:`GTPActor` on a :class:`~torchrl_gtp.FlowMap` of it. Defaults to ``"mlp"``.
         hidden_sizes (sequence of int): widths of the hidden layers, or of the residual blocks,
             which are all equal. Defaults to ``(256, 256, 256)``.
-        activation (type of nn.Module): activation class. Defaults to ``nn.ReLU``.
+        activation (type of nn.Module, optional): activation class. Defaults to ``None``:
+            ``nn.ReLU``, which learns the finest structure in few dimensions, and ``nn.SiLU`` for a
+            sequence of actions, whose many dimensions are too much for it.
         dropout (float): dropout in the residual blocks, in [0, 1). Defaults to ``0.0``.
         time_embedding_dim (int): size of each time embedding. Defaults to ``16``.
 
@@ -86,6 +88,8 @@ def make_gtp_actor(
     length = checked_chunk_length(chunk_length) or 1
     if isinstance(sigma_data, Tensor) and sigma_data.numel() == low.numel() > 1:
         sigma_data = sigma_data.reshape(-1).repeat(length)
+    if activation is None:
+        activation = nn.ReLU if length == 1 else nn.SiLU
     network = _backbone(
         backbone,
         hidden_sizes,

@@ -69,8 +69,8 @@ class GTPLoss(AdvantageWeightedLoss):
             among its candidates or to give its gradient. Defaults to ``"truncated"``.
         eta (float): sharpness of the advantage weight, finite; 0 clones. Defaults to ``1.0``.
         lambda_flow (float, optional): factor of the flow term; the paper writes lambda and gives
-            no value. Defaults to ``None``: that of the objective, 3 for the paper's terms; take 10
-            for sequences of actions.
+            no value. Defaults to ``None``: that of the objective, 3 for the paper's terms. More
+            helps where the denoiser stays behind, as for sequences of actions with ReLU.
         max_weight (float, optional): upper bound of the advantage weight; ``None`` for none, as
             in the paper, but what keeps it finite; see
             :func:`~torchrl_gtp.flow_map.advantage_weight`. The attribute is a buffer that travels

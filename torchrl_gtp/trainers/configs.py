@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,10 +41,6 @@ _HERE = "torchrl_gtp.trainers.configs"
 
 def _mish() -> ActivationConfig:
     return ActivationConfig(_target_="torch.nn.Mish", _partial_=True)
-
-
-def _relu() -> ActivationConfig:
-    return ActivationConfig(_target_="torch.nn.ReLU", _partial_=True)
 
 
 def _hidden_sizes() -> list[int]:
@@ -88,7 +85,7 @@ class GTPActorConfig(ConfigBase):
     noise_levels: Any = None
     backbone: str = "mlp"
     hidden_sizes: Any = field(default_factory=_hidden_sizes)
-    activation: Any = field(default_factory=_relu)
+    activation: Any = None
     dropout: float = 0.0
     time_embedding_dim: int = 16
     _target_: str = f"{_HERE}._make_actor"
@@ -301,8 +298,11 @@ def _with_keys(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _make_actor(**options: Any) -> GTPActor:
-    return make_gtp_actor(**_with_keys(options))
+def _make_actor(activation: Any = None, **options: Any) -> GTPActor:
+    if isinstance(activation, nn.Module):
+        # Of a YAML file without `_partial_`.
+        activation = partial(copy.deepcopy, activation)
+    return make_gtp_actor(activation=activation, **_with_keys(options))
 
 
 def _make_qvalue(**options: Any) -> TensorDictModuleBase:
