@@ -15,7 +15,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,16 +62,10 @@ _SAMPLERS = {
     "shortcut": "jumps",
     "mean_flow": "jumps",
 }
-_TARGET_WAYS = {
+_VARIANT_WAYS = {
     "GTP": ("gtp", "jumps"),
     "GTP, `gamma=0.9`": ("gtp", "gamma=0.9"),
     "GTP, `semigroup_every=none`": ("gtp:semigroup_every=none", "jumps"),
-    "consistency": ("consistency", "consistency"),
-    "diffusion": ("diffusion", "heun"),
-}
-_SHAPE_WAYS = {
-    "GTP": ("gtp", "jumps"),
-    "GTP, `gamma=0.9`": ("gtp", "gamma=0.9"),
     "GTP, `lambda_flow=10`": ("gtp:lambda_flow=10", "jumps"),
     "consistency": ("consistency", "consistency"),
     "diffusion": ("diffusion", "heun"),
@@ -221,7 +215,7 @@ def targets_tables(rows: Sequence[Row]) -> dict[str, str]:
     Args:
         rows: those of ``results.csv``.
     """
-    return {"Against the targets": _rows_of_ways(rows, "ring", _TARGET_WAYS)}
+    return {"Against the targets": _rows_of_ways(rows, "ring")}
 
 
 def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -230,12 +224,10 @@ def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:
     Args:
         rows: those of ``results.csv``.
     """
-    return {
-        name: _rows_of_ways(rows, data, _SHAPE_WAYS) for name, data in sets_of(rows, ENERGY).items()
-    }
+    return {name: _rows_of_ways(rows, data) for name, data in sets_of(rows, ENERGY).items()}
 
 
-def _rows_of_ways(rows: Sequence[Row], data: str, ways: Mapping[str, tuple[str, str]]) -> str:
+def _rows_of_ways(rows: Sequence[Row], data: str) -> str:
     """A row for each way that there is, and each of both measures; a column for each K."""
     there = {(row["method"], row["sampler"]) for row in rows if row["data"] == data}
     numbers = (1, 2, 3, 5, 10, 40)
@@ -244,7 +236,7 @@ def _rows_of_ways(rows: Sequence[Row], data: str, ways: Mapping[str, tuple[str, 
         floor = _figures(rows, data, _Way("", "data", "-", 0), measure)
         lines.append([f"**{title}**, data", number(statistics.fmean(floor), digits)])
         lines[-1] += [""] * (len(numbers) - 1)
-        for name, way in ways.items():
+        for name, way in _VARIANT_WAYS.items():
             if way not in there:
                 continue
             figures = [_figures(rows, data, _Way("", *way, steps), measure) for steps in numbers]
