@@ -17,6 +17,7 @@ A cell (method, set, seed) that is finished is not run again. Minari datasets ar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -96,13 +97,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _device(name: str) -> torch.device:
-    try:
+    with contextlib.suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"{name!r} is neither cpu nor cuda nor cuda:0 and so on")
-    return device
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise argparse.ArgumentTypeError(f"{name!r} is neither cpu nor cuda nor cuda:0 and so on")
 
 
 def _problems(parsed: argparse.Namespace) -> Iterator[str]:

@@ -166,7 +166,7 @@ def _finish(
         **about,
         "num_updates": num_updates,
         "network_evaluations": evaluations,
-        "floor": _floor(data, cell.num_samples, actor.low.device),
+        "floor": _floor(cell.data, cell.num_samples, actor.low.device),
         "rows": measure(actor, ALL_METHODS[cell.method], data, cell.num_samples, cell.seed),
     }
     path = cell.path(folder)
@@ -177,15 +177,10 @@ def _finish(
     _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
 
 
-_floors: dict[tuple[str, int, torch.device], dict[str, float]] = {}
-
-
-def _floor(data: DataSet, num_samples: int, device: torch.device) -> dict[str, float]:
+@functools.cache
+def _floor(data: str, num_samples: int, device: torch.device) -> dict[str, float]:
     """The floor of a data set, which all of its cells share: measured once in a process."""
-    key = (data.name, num_samples, device)
-    if key not in _floors:
-        _floors[key] = measure_floor(data, num_samples, device)
-    return _floors[key]
+    return measure_floor(make_set(data), num_samples, device)
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.kept import ENERGY, FACTORS, SHARE, Row, digits_of, read_rows, sets_of
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import mean_and_spread
@@ -230,18 +231,17 @@ def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:
 def _rows_of_ways(rows: Sequence[Row], data: str) -> str:
     """A row for each way that there is, and each of both measures; a column for each K."""
     there = {(row["method"], row["sampler"]) for row in rows if row["data"] == data}
-    numbers = (1, 2, 3, 5, 10, 40)
     lines = []
     for measure, title, digits in ((SHARE, "share on a mode", 3), (ENERGY, "energy distance", 2)):
         floor = _figures(rows, data, _Way("", "data", "-", 0), measure)
         lines.append([f"**{title}**, data", number(statistics.fmean(floor), digits)])
-        lines[-1] += [""] * (len(numbers) - 1)
+        lines[-1] += [""] * (len(NUM_STEPS) - 1)
         for name, way in _VARIANT_WAYS.items():
             if way not in there:
                 continue
-            figures = [_figures(rows, data, _Way("", *way, steps), measure) for steps in numbers]
+            figures = [_figures(rows, data, _Way("", *way, steps), measure) for steps in NUM_STEPS]
             lines.append([name, *(mean_and_spread(values, digits) for values in figures)])
-    return markdown_table([data, *(f"K = {steps}" for steps in numbers)], lines)
+    return markdown_table([data, *(f"K = {steps}" for steps in NUM_STEPS)], lines)
 
 
 _PAGES: dict[str, Callable[[Sequence[Row]], dict[str, str]]] = {

@@ -28,7 +28,7 @@ from torchrl import torchrl_logger
 from benchmarks.few_step.cells import Cell
 from benchmarks.few_step.evaluation import compare
 from benchmarks.few_step.method import Network, flat_bounds, make_actor, sample
-from benchmarks.few_step.methods import ALL_METHODS
+from benchmarks.few_step.methods import ALL_METHODS, METHODS
 from benchmarks.few_step.report import command_line, mean_and_spread, provenance
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.training import Training
@@ -44,7 +44,6 @@ MOST_STEPS = 8
 GRID = (1, 2, 3, 5, 10, AdaptiveSampler().evaluations(MOST_STEPS))
 FITTED = (2, 3, 5)
 NOISED = (2, 3, 5)
-_GAMMA = 0.9
 TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 _REFERENCE_STEPS = 40
 _ESTIMATED = (1, 2, 5)
@@ -117,7 +116,7 @@ def measure_cell(
         samples = draw(JumpSampler(times=times), num_steps)
         add("fitted", f"K = {num_steps}", num_steps, samples, times=found)
     for num_steps in NOISED:
-        samples = draw(JumpSampler(gamma=_GAMMA), num_steps)
+        samples = draw(METHODS["gtp"].samplers["gamma=0.9"], num_steps)
         add("noised", f"K = {num_steps}", num_steps, samples)
     for tolerance in TOLERANCES:
         with torch.no_grad():
