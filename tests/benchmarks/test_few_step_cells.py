@@ -419,7 +419,7 @@ def test_cells_run_in_processes(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", METHODS)
 def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path):
-    training = dataclasses.replace(TINY, num_updates=1_000)
+    training = dataclasses.replace(TINY, num_updates=4_000)
     cells = [
         Cell(name, data, seed, training, num_samples=500)
         for data in ("ring", "turned_ring", "chunks")
@@ -440,7 +440,7 @@ def test_on_a_gpu_the_cells_of_a_method_are_trained_side_by_side(name, tmp_path)
             next(row for row in rows if (row["sampler"], row["num_steps"]) == (before, 5))
             for rows in (at_start, record["rows"])
         )
-        assert end["energy_distance"] < 0.9 * begin["energy_distance"]
+        assert end["energy_distance"] < 0.7 * begin["energy_distance"]
     # A network is not that of another seed.
     weights = [torch.load(cell.weights(tmp_path)) for cell in cells[:2]]
     assert not any(
