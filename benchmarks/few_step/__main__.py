@@ -86,6 +86,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=torch.device("cpu"),
         help="cuda trains all cells of a method at once; default: %(default)s",
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the losses, on a CPU: 1.2 to 1.6 times as fast after half a minute",
+    )
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")
     parsed = parser.parse_args(arguments)
     for key, value in (_QUICK if parsed.quick else _FULL).items():
@@ -120,6 +125,8 @@ def _problems(parsed: argparse.Namespace) -> Iterator[str]:
             f"--device is {parsed.device}, but torch {torch.__version__} finds "
             f"{torch.cuda.device_count()} CUDA devices"
         )
+    if parsed.compile and parsed.device.type != "cpu":
+        yield f"--compile is for a CPU, --device is {parsed.device}; updates are captured there"
     for seed in parsed.seeds:
         if not 0 <= seed < FIRST_EVALUATION_SEED:
             # Others would draw in training what they are measured with.
@@ -155,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for data in sets
         for method in options.methods
     ]
-    run_cells(cells, folder, options.jobs, options.device)
+    run_cells(cells, folder, options.jobs, options.device, options.compile)
     rows = read_rows(cells, folder)
     write_csv(rows, folder / "results.csv")
     head = provenance(

@@ -108,23 +108,24 @@ def read_origin(path: Path) -> dict[str, Any] | None:
 
     Returns:
         dict, optional: ``None`` for cells that were made before it was noted; the ``commit`` is
-        ``None`` where the code lay in no git repository. The ``device`` is there for a GPU alone.
+        ``None`` where the code lay in no git repository. The ``device`` is there for a GPU alone,
+        ``compiled`` where it is true alone.
     """
     origin: dict[str, Any] | None = json.loads(path.read_text()).get("origin")
     return origin
 
 
-def run_cell(cell: Cell, folder: Path) -> None:
+def run_cell(cell: Cell, folder: Path, compiled: bool = False) -> None:
     """Trains and measures a cell on a CPU, and writes its file: whole, or not at all.
 
     Beside it lie the weights of the actor, for the pictures.
     """
     torch.set_num_threads(1)
-    origin = _origin(None)
+    origin = _origin({"compiled": True} if compiled else {})
     torch.manual_seed(cell.seed)
     begin = time.process_time()
     data = make_set(cell.data)
-    trained = train(ALL_METHODS[cell.method], data, cell.training)
+    trained = train(ALL_METHODS[cell.method], data, cell.training, compiled=compiled)
     seconds = round(time.process_time() - begin, 1)
     _finish(cell, data, folder, trained, {"origin": origin, "cpu_seconds": seconds})
 
@@ -135,7 +136,7 @@ def run_cells_side_by_side(cells: Sequence[Cell], folder: Path, device: torch.de
     They are trained together, and then measured and written one by one.
     """
     torch.set_num_threads(1)
-    origin = _origin(torch.cuda.get_device_name(device))
+    origin = _origin({"device": torch.cuda.get_device_name(device)})
     sets = {name: make_set(name) for name in dict.fromkeys(cell.data for cell in cells)}
     # Streams, graph and generator are those of the current device.
     with torch.cuda.device(device):
@@ -150,10 +151,9 @@ def run_cells_side_by_side(cells: Sequence[Cell], folder: Path, device: torch.de
             _finish(cell, sets[cell.data], folder, one, {"origin": origin, "cpu_seconds": None})
 
 
-def _origin(device: str | None) -> dict[str, Any]:
+def _origin(how: Mapping[str, Any]) -> dict[str, Any]:
     # Of the begin: the code may change while it runs.
-    origin = {"date": now(), "commit": commit(), "versions": versions()}
-    return origin if device is None else {**origin, "device": device}
+    return {"date": now(), "commit": commit(), "versions": versions(), **how}
 
 
 def _finish(
@@ -193,7 +193,11 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def run_cells(
-    cells: Sequence[Cell], folder: Path, num_jobs: int = 1, device: torch.device = _CPU
+    cells: Sequence[Cell],
+    folder: Path,
+    num_jobs: int = 1,
+    device: torch.device = _CPU,
+    compiled: bool = False,
 ) -> None:
     """Runs the cells that have not been run, in ``num_jobs`` processes.
 
@@ -206,12 +210,13 @@ def run_cells(
         num_jobs: the number of processes. Defaults to ``1``.
         device: a CPU, with a thread for each process; or a GPU, where cells of one method and
             training are trained together, up to 24 of them. Defaults to the CPU.
+        compiled: whether losses are compiled, on a CPU. Defaults to ``False``.
     """
     missing = [cell for cell in cells if not finished(cell, folder)]
     torchrl_logger.info(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
     jobs: list[tuple[Sequence[Cell], Callable[[], None]]]
     if device.type == "cpu":
-        jobs = [([cell], functools.partial(run_cell, cell, folder)) for cell in missing]
+        jobs = [([cell], functools.partial(run_cell, cell, folder, compiled)) for cell in missing]
     else:
         jobs = [
             (group, functools.partial(run_cells_side_by_side, group, folder, device))

@@ -77,7 +77,7 @@ def _origin_of_cells(origins: Sequence[Mapping[str, Any] | None]) -> str:
         name: sorted({origin["versions"].get(name, "unknown") for origin in dated})
         for name in names
     }
-    found["on"] = sorted({origin.get("device", "CPU") for origin in dated})
+    found["on"] = sorted({_where(origin) for origin in dated})
     made = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
     commits = ", ".join(sorted({origin["commit"] or "unknown" for origin in dated}))
     mixed = any(len(versions) > 1 for versions in found.values())
@@ -85,6 +85,11 @@ def _origin_of_cells(origins: Sequence[Mapping[str, Any] | None]) -> str:
         f"Cells of {span}{f'; {undated}' if len(dated) < len(origins) else ''}; {made}; commit "
         f"{commits}.{' **They are mixed.**' if mixed else ''}"
     )
+
+
+def _where(origin: Mapping[str, Any]) -> str:
+    device: str = origin.get("device", "CPU")
+    return f"{device} (compiled)" if origin.get("compiled") else device
 
 
 def read_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:

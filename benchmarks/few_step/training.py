@@ -70,13 +70,28 @@ class Trained(NamedTuple):
     evaluations: float
 
 
-def train(method: Method, data: DataSet, options: Training) -> Trained:
+def train(method: Method, data: DataSet, options: Training, *, compiled: bool = False) -> Trained:
     """Trains a method on a CPU; the random numbers are those of torch's global generator.
+
+    Args:
+        method: the method.
+        data: the data set.
+        options: how it is trained.
+        compiled: whether the loss is compiled, which takes half a minute and then makes updates
+            1.2 (a denoiser) to 1.6 times (GTP, consistency training) as fast. It rounds otherwise
+            and draws other random numbers. Defaults to ``False``.
+
+    Returns:
+        Trained: the actor, and what it cost.
 
     Raises:
         ValueError: if the evaluations do not suffice for one update.
     """
     update, evaluations = _make_update(method, data, options, torch.device("cpu"))
+    if compiled:
+        # A process compiles a few losses at most, and runs others eagerly without a word.
+        torch.compiler.reset()
+        update.model = torch.compile(update.loss_module)
     for _ in range(update.num_updates):
         update(make_batch(data, options.batch_size))
     return Trained(update.loss_module.target_actor(), update.num_updates, evaluations)

@@ -16,6 +16,7 @@ import tensordict
 import torch
 import torchrl
 from tensordict import TensorDict
+from torch._inductor import config as inductor_config
 
 import torchrl_gtp
 from benchmarks.few_step import cells as cells_module
@@ -311,6 +312,19 @@ def test_a_cell_notes_when_and_with_what_it_was_made(tmp_path):
     assert read_rows([cell], tmp_path)
 
 
+def test_a_compiled_cell_says_so_and_trains_as_an_eager_one(tmp_path):
+    cell = tiny_cell()
+    run_cell(cell, tmp_path / "eager")
+    with inductor_config.patch(fallback_random=True):  # the random numbers of the eager cell
+        run_cell(cell, tmp_path / "compiled", compiled=True)
+    eager, compiled = (torch.load(cell.weights(tmp_path / name)) for name in ("eager", "compiled"))
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+    paths = [cell.path(tmp_path / name) for name in ("eager", "compiled")]
+    assert [read_origin(path).get("compiled") for path in paths] == [None, True]
+    assert "on CPU (compiled); commit" in provenance("a command", paths[1:])
+    assert "on CPU and CPU (compiled)" in provenance("a command", paths)
+
+
 @pytest.mark.parametrize(
     ("origins", "expected"),
     [
@@ -487,6 +501,7 @@ def test_cells_of_one_method_and_training_are_trained_together():
         ["--device", ""],
         ["--device", "cuda:-1"],
         ["--device", "cuda:99"],
+        ["--compile", "--device", "cuda"],
     ],
 )
 def test_bad_arguments_are_refused(arguments, capsys):
