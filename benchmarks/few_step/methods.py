@@ -15,6 +15,7 @@ from torchrl_gtp.flow_map import (
     LogNormalTimes,
     OdeSampler,
     Sampler,
+    SomeRows,
     family,
     gtp_objective,
 )
@@ -75,6 +76,13 @@ def _with_consistency(name: str, **options: Any) -> Method:
     return _changed(name, objective=dataclasses.replace(objective, terms=terms))
 
 
+def _on_some_rows(every: int, **changes: Any) -> Method:
+    objective = METHODS["gtp"].objective
+    terms = dict(objective.terms)
+    terms["consistency"] = SomeRows(terms["consistency"], every)
+    return _changed("gtp", objective=dataclasses.replace(objective, terms=terms), **changes)
+
+
 def _at(**times: Any) -> Method:
     return _variant(time_sampler=LogNormalTimes(**times))
 
@@ -103,6 +111,7 @@ VARIANTS: dict[str, Method] = {
     "gtp:last_gap=0.005": _at(last_gap=0.005),
     "gtp:semigroup_every=none": _variant(semigroup_every=None),
     "gtp:semigroup_every=4": _variant(semigroup_every=4),
+    "gtp:lr=2e-3,some_rows=4": _on_some_rows(4, lr=2e-3),
     # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
     "gtp:solver=euler": _with_consistency("gtp", solver="euler"),
     # The library's sigma_max of 3 was chosen for GTP.

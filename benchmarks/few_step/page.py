@@ -45,11 +45,21 @@ def _ways(title: str, method: str, sampler: str, *num_steps: int) -> list[_Way]:
     ]
 
 
-_COLUMNS = [
-    *_ways("GTP", "gtp", "jumps", 1, 2, 5),
+def _columns(gtp: str) -> list[_Way]:
+    return [
+        *_ways("GTP", gtp, "jumps", 1, 2, 5),
+        *_ways("`gamma=0.9`", gtp, "gamma=0.9", 2, 5),
+        *_ways("diffusion", "diffusion", "heun", 10, 40),
+        *_ways("consistency", "consistency", "consistency", 1, 2, 5),
+    ]
+
+
+_LOWER_RATE = "gtp:lr=2e-3"
+_BOTH_RATES = [
+    *_ways("`lr=3e-3`", "gtp", "jumps", 1, 2, 5),
     *_ways("`gamma=0.9`", "gtp", "gamma=0.9", 2, 5),
-    *_ways("diffusion", "diffusion", "heun", 10, 40),
-    *_ways("consistency", "consistency", "consistency", 1, 2, 5),
+    *_ways("`lr=2e-3`", _LOWER_RATE, "jumps", 1, 2, 5),
+    *_ways("`gamma=0.9`", _LOWER_RATE, "gamma=0.9", 2, 5),
 ]
 # With Heun's method 2 K - 1 evaluations.
 _SAMPLERS = {
@@ -108,8 +118,8 @@ def quality_tables(rows: Sequence[Row]) -> dict[str, str]:
         rows: those of ``results.csv``, of three seeds.
     """
     return {
-        "The sets": _sets_table(rows, ENERGY),
-        "The sets, share on a mode": _sets_table(rows, SHARE),
+        "The sets": _sets_table(rows, ENERGY, _columns("gtp")),
+        "The sets, share on a mode": _sets_table(rows, SHARE, _columns("gtp")),
         "Ahead, level and behind": _verdicts_table(rows),
         "Jumps with fresh noise": _noise_table(rows),
         "Seeds that gain by fresh noise": _gains_table(rows),
@@ -129,15 +139,15 @@ def _figures(rows: Sequence[Row], data: str, way: _Way, measure: str) -> list[fl
     return found
 
 
-def _sets_table(rows: Sequence[Row], measure: str) -> str:
+def _sets_table(rows: Sequence[Row], measure: str, ways: Sequence[_Way]) -> str:
     lines = []
     for name, data in sets_of(rows, measure).items():
         digits = digits_of(data, measure, 2, 0)
         floor = statistics.fmean(_figures(rows, data, _Way("", "data", "-", 0), measure))
-        columns = [_figures(rows, data, way, measure) for way in _COLUMNS]
+        columns = [_figures(rows, data, way, measure) for way in ways]
         figures = [mean_and_spread(values, digits) for values in columns]
         lines.append([name, number(floor, digits), *figures])
-    return markdown_table(["set", "data", *(way.title for way in _COLUMNS)], lines)
+    return markdown_table(["set", "data", *(way.title for way in ways)], lines)
 
 
 def _noise_table(rows: Sequence[Row]) -> str:
@@ -211,12 +221,23 @@ def _methods_table(rows: Sequence[Row], num_steps: int) -> str:
 
 
 def targets_tables(rows: Sequence[Row]) -> dict[str, str]:
-    """Makes the table of the ring after the whole training in ``docs/few_step_quality.md``.
+    """Makes the tables of the whole training in ``docs/few_step_quality.md`` by title.
 
     Args:
-        rows: those of ``results.csv``.
+        rows: those of ``results.csv``; all sets but the ring have seed 0 alone.
     """
-    return {"Against the targets": _rows_of_ways(rows, "ring")}
+    first = [row for row in rows if row["seed"] == "0"]
+    default = {row["data"] for row in first if row["method"] == "gtp"}
+    both = [row for row in first if row["data"] in default]
+    return {
+        "Against the targets": _rows_of_ways(rows, "ring"),
+        "Three times as many updates": _sets_table(first, ENERGY, _columns(_LOWER_RATE)),
+        "Three times as many updates, share on a mode": _sets_table(
+            first, SHARE, _columns(_LOWER_RATE)
+        ),
+        "Two rates": _sets_table(both, ENERGY, _BOTH_RATES),
+        "Two rates, share on a mode": _sets_table(both, SHARE, _BOTH_RATES),
+    }
 
 
 def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:

@@ -104,6 +104,8 @@ def test_a_variant_differs_by_what_its_name_says(name):
         assert variant.noise_levels == NoiseLevels(sigma_max=sigma_max)
     elif settings in ("spacing=edm", "heun=linear"):
         assert changed == ["samplers"] and method.samplers.keys() == variant.samplers.keys()
+    elif settings == "lr=2e-3,some_rows=4":
+        assert changed == ["objective", "lr"] and variant.lr == 2e-3
     elif settings.startswith("lr="):
         assert changed == ["lr"] and variant.lr == float(settings.removeprefix("lr="))
     else:

@@ -28,6 +28,7 @@ from torchrl_gtp.flow_map import (
     MLPBackbone,
     Objective,
     Shortcut,
+    SomeRows,
     TermInputs,
     VPSchedule,
     family,
@@ -267,6 +268,43 @@ def test_some_rows_are_compared_with_two_jumps_and_the_others_as_ever(flow_map, 
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize(("shape", "num_rows"), [((10,), 3), ((10, 4), 10), ((3,), 1), ((), 1)])
+def test_a_term_on_some_rows_has_its_errors_there_and_none_elsewhere(flow_map, shape, num_rows):
+    torch.manual_seed(1)
+    term = Consistency(semigroup_every=2)
+    some = SomeRows(term, every=4)
+    inputs = drawn(some, torch.randn(*shape, 2, dtype=torch.float64))
+    rank = inputs.draws["chosen_rank"]
+    blocks = rank.flatten().split(4)
+    rows = torch.tensor([4 * i + block.argmax() for i, block in enumerate(blocks)])
+    got = some(flow_map, FrozenMap(flow_map), inputs)
+    flat = {name: draw.reshape(-1, draw.shape[-1])[rows] for name, draw in inputs.draws.items()}
+    chosen = inputs._replace(action=inputs.action.reshape(-1, 2)[rows], draws=flat)
+    assert got.shape == shape and len(rows) == num_rows == int((got > 0).sum())
+    torch.testing.assert_close(got.flatten()[rows], term(flow_map, FrozenMap(flow_map), chosen))
+
+
+def test_some_rows_take_conditions_and_padding_with_them():
+    torch.manual_seed(1)
+    flow_map = FlowMap(MLPBackbone(2, condition_dim=3, hidden_sizes=(32,))).double()
+    some = SomeRows(Denoising(), every=3)
+    valid = torch.tensor([[True, False], [True, True], [False, True]]).repeat(3, 1)
+    inputs = drawn(some, torch.randn(9, 2, dtype=torch.float64))._replace(
+        condition=torch.randn(9, 3, dtype=torch.float64), valid=valid
+    )
+    everywhere = Denoising()(flow_map, FrozenMap(flow_map), inputs)
+    got = some(flow_map, FrozenMap(flow_map), inputs)
+    rows = got.nonzero().flatten()
+    assert len(rows) == 3
+    torch.testing.assert_close(got[rows], everywhere[rows])
+
+
+def test_some_rows_speak_for_their_term():
+    term = Consistency(solver="heun")
+    assert Objective({"consistency": SomeRows(term, 4)}).needs_denoiser
+    assert not Objective({"shortcut": SomeRows(Shortcut(), 4)}).follows_denoiser
+
+
 @pytest.mark.parametrize("end", ["data", "uniform", "log_uniform"])
 def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end):
     uniform = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
@@ -409,6 +447,8 @@ def test_improved_consistency_times_follow_the_discrete_log_normal():
         (lambda: Consistency(huber=0.0), "huber must be positive"),
         (lambda: Consistency(solver="rk4"), "solver must be"),
         (lambda: Consistency(solver_steps=0), "solver_steps must be at least 1"),
+        (lambda: SomeRows(Denoising(), 0), "every must be an integer of at least 1, got 0"),
+        (lambda: SomeRows(Denoising(), 2.0), "every must be an integer"),
         (lambda: Consistency(semigroup_every=0), "semigroup_every must be an integer of at least"),
         (lambda: Consistency(semigroup_every=2.5), "semigroup_every must be an integer"),
         (

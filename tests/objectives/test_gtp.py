@@ -11,7 +11,13 @@ from torchrl.objectives import SoftUpdate, ValueEstimators
 from tests.objectives.contract.case import call
 from tests.objectives.gtp_cases import MODES, SIZES, make_batch, make_loss
 from torchrl_gtp import GTPLoss, make_gtp_actor, make_qvalue, paper_options
-from torchrl_gtp.flow_map import KarrasGridTimes, LogNormalTimes
+from torchrl_gtp.flow_map import (
+    Denoising,
+    KarrasGridTimes,
+    LogNormalTimes,
+    Objective,
+    SomeRows,
+)
 
 
 def test_cloning_reads_observations_and_actions_only():
@@ -239,6 +245,14 @@ def test_policy_samples_use_their_own_number_of_jumps():
         calls.clear()
         loss.qvalue_loss(td)
         assert len(calls) == expected
+
+
+def test_the_times_of_a_term_on_some_rows_can_be_changed():
+    actor = make_gtp_actor(3, Bounded(-1, 1, (2,)))
+    loss = GTPLoss(actor, objective=Objective({"flow": SomeRows(Denoising(), 4)}))
+    loss.time_sampler = times = LogNormalTimes(mean=-2.0)
+    assert loss.time_sampler == times
+    assert loss.objective.terms["flow"] == SomeRows(Denoising(times), 4)
 
 
 def test_schedule_is_read_from_tensors():

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrl_gtp.flow_map import (
     FlowMap,
     Objective,
+    SomeRows,
     TermInputs,
     TimeSampler,
     gtp_objective,
@@ -274,7 +275,7 @@ class GTPLoss(AdvantageWeightedLoss):
     @time_sampler.setter
     def time_sampler(self, value: TimeSampler) -> None:
         terms: dict[str, Any] = dict(self.objective.terms)
-        replaced = {n: dataclasses.replace(term, time_sampler=value) for n, term in terms.items()}
+        replaced = {name: _with_times(term, value) for name, term in terms.items()}
         self.objective = dataclasses.replace(self.objective, terms=replaced)
 
     @property
@@ -430,3 +431,9 @@ class GTPLoss(AdvantageWeightedLoss):
         loss = self._reduce(error, tensordict).to(self._dtype)
         self._clear_param_weakrefs(tensordict)
         return loss
+
+
+def _with_times(term: Any, time_sampler: Any) -> Any:
+    if isinstance(term, SomeRows):
+        return dataclasses.replace(term, term=_with_times(term.term, time_sampler))
+    return dataclasses.replace(term, time_sampler=time_sampler)

@@ -6,6 +6,7 @@ from torchrl_gtp.flow_map.objectives.denoising import Denoising
 from torchrl_gtp.flow_map.objectives.gtp import gtp_objective
 from torchrl_gtp.flow_map.objectives.mean_flow import MeanFlow
 from torchrl_gtp.flow_map.objectives.shortcut import Shortcut
+from torchrl_gtp.flow_map.objectives.some_rows import SomeRows
 
 __all__ = [
     "Consistency",
@@ -14,6 +15,7 @@ __all__ = [
     "MeanFlow",
     "Objective",
     "Shortcut",
+    "SomeRows",
     "Teacher",
     "Term",
     "TermInputs",

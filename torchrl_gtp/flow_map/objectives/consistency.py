@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchrl_gtp.flow_map.errors import (
@@ -19,6 +18,7 @@ from torchrl_gtp.flow_map.errors import (
 )
 from torchrl_gtp.flow_map.flow_map import FlowMap
 from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, TermInputs
+from torchrl_gtp.flow_map.objectives.rows import one_of_each, rows_of
 from torchrl_gtp.flow_map.precision import at_least_single
 from torchrl_gtp.flow_map.sampling import solve_ode
 from torchrl_gtp.flow_map.time_sampling import (
@@ -180,11 +180,11 @@ class Consistency:
         """Replaces a_u and u on some rows by a frozen jump from a_t, and by where it ends."""
         leading = action_t.shape[:-1]
         noisy, t, s, u, share, source = (
-            _rows(entry.expand(*leading, entry.shape[-1]))
+            rows_of(entry.expand(*leading, entry.shape[-1]))
             for entry in (action_t, times.t, times.s, times.u, inputs.draws["middle"], action_u)
         )
-        rows = _one_of_each(self.semigroup_every or 1, _rows(inputs.draws["row_rank"])[:, 0])
-        condition = None if inputs.condition is None else _rows(inputs.condition)[rows]
+        rows = one_of_each(self.semigroup_every or 1, rows_of(inputs.draws["row_rank"])[:, 0])
+        condition = None if inputs.condition is None else rows_of(inputs.condition)[rows]
 
         t, s = t[rows], s[rows]
         lowest = torch.minimum(s.clamp_min(flow_map.noise_levels.sigma_min), t)
@@ -197,18 +197,3 @@ class Consistency:
             source.index_copy(0, rows, reached.to(source.dtype)).reshape(action_u.shape),
             u.index_copy(0, rows, middle.to(u.dtype)).reshape(*leading, 1),
         )
-
-
-def _one_of_each(num_rows: int, rank: Tensor) -> Tensor:
-    """The row of the largest rank among each so many rows; the last ones may be fewer.
-
-    At random, for a batch may have a period; and by neighbours, so that a part of a batch that
-    another process has is treated as in the whole.
-    """
-    blocks = F.pad(rank, (0, -len(rank) % num_rows), value=-1.0).reshape(-1, num_rows)
-    return blocks.argmax(-1) + num_rows * torch.arange(len(blocks), device=rank.device)
-
-
-def _rows(entry: Tensor) -> Tensor:
-    """The rows of a batch of any shape, [N, D] of [..., D]."""
-    return entry.reshape(-1, entry.shape[-1])

@@ -1,0 +1,87 @@
+"""A term on some rows of a batch alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from torchrl_gtp.flow_map.flow_map import FlowMap
+from torchrl_gtp.flow_map.objectives.base import Draw, Teacher, Term, TermInputs
+from torchrl_gtp.flow_map.objectives.rows import one_of_each, rows_of
+
+__all__ = ["SomeRows"]
+
+
+@dataclass(frozen=True)
+class SomeRows:
+    """A term on one of each so many rows of a batch, drawn at random; its errors elsewhere are 0.
+
+    A consistency term takes two network evaluations for each row, a denoising term one. On a few of
+    the rows it leaves evaluations for more updates, and so for more samples of the denoising term.
+    Rows that are left keep their weight beside the other terms; the loss's mean over the batch is
+    smaller accordingly. Not in a paper; ``docs/few_step_log.md`` says what it buys.
+
+    Args:
+        term (Term): the term.
+        every (int): one of each so many rows has it. Rows of all batch dimensions count, and the
+            last ones may be fewer.
+
+    Raises:
+        ValueError: if ``every`` is no integer of at least 1.
+
+    Examples:
+        >>> import torch
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_gtp import GTPLoss, make_gtp_actor
+        >>> from torchrl_gtp.flow_map import Objective, gtp_objective
+        >>> consistency, flow = gtp_objective().terms.values()
+        >>> terms = {"consistency": SomeRows(consistency, every=4), "flow": flow}
+        >>> objective = Objective(terms, lambda_flow=3.0)
+        >>> loss = GTPLoss(make_gtp_actor(4, Bounded(-1, 1, (2,))), objective=objective)
+        >>> data = {"observation": torch.randn(8, 4), "action": torch.zeros(8, 2)}
+        >>> loss(**data)[0].shape
+        torch.Size([])
+    """
+
+    term: Term
+    every: int
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if type(self.every) is not int or self.every < 1:
+            raise ValueError(f"every must be an integer of at least 1, got {self.every!r}.")
+
+    @property
+    def solver(self) -> Any:
+        """The ODE solver of the term, if it has one: an objective asks for it."""
+        return getattr(self.term, "solver", None)
+
+    @property
+    def time_sampler(self) -> Any:
+        """The time sampler of the term."""
+        term: Any = self.term
+        return term.time_sampler
+
+    def draws(self, action_dim: int) -> dict[str, Draw]:
+        """Lists the draws; see :class:`Term`."""
+        return {**self.term.draws(action_dim), "chosen_rank": Draw("uniform", (1,))}
+
+    def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
+        """Computes the errors; see :class:`Term`."""
+        draws = {name: rows_of(draw) for name, draw in inputs.draws.items()}
+        rows = one_of_each(self.every, draws.pop("chosen_rank")[:, 0])
+        errors = self.term(
+            flow_map,
+            teacher,
+            TermInputs(
+                rows_of(inputs.action)[rows],
+                {name: draw[rows] for name, draw in draws.items()},
+                inputs.progress,
+                None if inputs.condition is None else rows_of(inputs.condition)[rows],
+                None if inputs.valid is None else rows_of(inputs.valid)[rows],
+            ),
+        )
+        leading = inputs.action.shape[:-1]
+        return errors.new_zeros(leading.numel()).index_copy(0, rows, errors).reshape(leading)
