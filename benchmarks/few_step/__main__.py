@@ -89,7 +89,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the losses, on a CPU: 1.2 to 1.6 times as fast after half a minute",
+        help="compile the losses, on a CPU: 1.2 to 1.6 times as fast after 10 to 30 seconds",
     )
     parser.add_argument("--quick", action="store_true", help=f"other defaults: {_QUICK}")
     parsed = parser.parse_args(arguments)

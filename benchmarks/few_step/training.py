@@ -77,8 +77,8 @@ def train(method: Method, data: DataSet, options: Training, *, compiled: bool = 
         method: the method.
         data: the data set.
         options: how it is trained.
-        compiled: whether the loss is compiled, which takes half a minute and then makes updates
-            1.2 (a denoiser) to 1.6 times (GTP, consistency training) as fast. It rounds otherwise
+        compiled: whether the loss is compiled, which takes 10 to 30 seconds and then makes updates
+            1.2 (a denoiser) to 1.6 times (GTP) as fast. It rounds otherwise
             and draws other random numbers. Defaults to ``False``.
 
     Returns:

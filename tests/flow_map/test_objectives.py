@@ -35,6 +35,7 @@ from torchrl_gtp.flow_map import (
     few_step_sample,
 )
 from torchrl_gtp.flow_map.family import FamilyName
+from torchrl_gtp.flow_map.objectives import Draw
 from torchrl_gtp.flow_map.preconditioning import edm_time_weight
 
 PROGRESS = torch.tensor(0.5)
@@ -299,6 +300,34 @@ def test_some_rows_take_conditions_and_padding_with_them():
     torch.testing.assert_close(got[rows], everywhere[rows])
 
 
+class GivenErrors:
+    """A term whose errors are what was drawn, in draws of two shapes."""
+
+    def draws(self, action_dim):
+        return {"coin": Draw("uniform", ()), "table": Draw("normal", (2, 3))}
+
+    def __call__(self, flow_map, teacher, inputs):
+        return inputs.draws["coin"] + inputs.draws["table"].sum((-1, -2))
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 2), ()])
+def test_some_rows_take_draws_of_any_shape(flow_map, shape):
+    torch.manual_seed(0)
+    inputs = TermInputs(
+        torch.zeros(*shape, 2),
+        {
+            "coin": torch.rand(shape),
+            "table": torch.randn(*shape, 2, 3),
+            "chosen_rank": torch.rand(*shape, 1),
+        },
+        PROGRESS,
+    )
+    got = SomeRows(GivenErrors(), every=4)(flow_map, FrozenMap(flow_map), inputs)
+    everywhere = GivenErrors()(flow_map, FrozenMap(flow_map), inputs)
+    assert got.shape == shape and int((got != 0).sum()) == (2 if shape else 1)
+    assert torch.equal(got[got != 0], everywhere[got != 0])
+
+
 def test_some_rows_speak_for_their_term():
     term = Consistency(solver="heun")
     assert Objective({"consistency": SomeRows(term, 4)}).needs_denoiser
@@ -449,6 +478,7 @@ def test_improved_consistency_times_follow_the_discrete_log_normal():
         (lambda: Consistency(solver_steps=0), "solver_steps must be at least 1"),
         (lambda: SomeRows(Denoising(), 0), "every must be an integer of at least 1, got 0"),
         (lambda: SomeRows(Denoising(), 2.0), "every must be an integer"),
+        (lambda: SomeRows(SomeRows(Denoising(), 2), 4), "take its term, and every=8"),
         (lambda: Consistency(semigroup_every=0), "semigroup_every must be an integer of at least"),
         (lambda: Consistency(semigroup_every=2.5), "semigroup_every must be an integer"),
         (

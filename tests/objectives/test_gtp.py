@@ -12,6 +12,7 @@ from tests.objectives.contract.case import call
 from tests.objectives.gtp_cases import MODES, SIZES, make_batch, make_loss
 from torchrl_gtp import GTPLoss, make_gtp_actor, make_qvalue, paper_options
 from torchrl_gtp.flow_map import (
+    Consistency,
     Denoising,
     KarrasGridTimes,
     LogNormalTimes,
@@ -247,12 +248,15 @@ def test_policy_samples_use_their_own_number_of_jumps():
         assert len(calls) == expected
 
 
-def test_the_times_of_a_term_on_some_rows_can_be_changed():
+def test_the_options_of_a_term_on_some_rows_are_those_of_the_loss():
     actor = make_gtp_actor(3, Bounded(-1, 1, (2,)))
-    loss = GTPLoss(actor, objective=Objective({"flow": SomeRows(Denoising(), 4)}))
+    terms = {"consistency": SomeRows(Consistency(), 4), "flow": Denoising()}
+    loss = GTPLoss(actor, objective=Objective(terms))
+    assert loss.time_weight == "edm" and loss.robust_power == 1.0
     loss.time_sampler = times = LogNormalTimes(mean=-2.0)
     assert loss.time_sampler == times
-    assert loss.objective.terms["flow"] == SomeRows(Denoising(times), 4)
+    assert loss.objective.terms["consistency"] == SomeRows(Consistency(times), 4)
+    assert loss.objective.terms["flow"] == Denoising(times)
 
 
 def test_schedule_is_read_from_tensors():

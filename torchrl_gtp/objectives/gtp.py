@@ -107,8 +107,9 @@ class GTPLoss(AdvantageWeightedLoss):
         sync_advantage (bool): whether the standard deviation of the advantages is over the
             batches of all processes of ``torch.distributed``'s default group, where there is one.
             All of them have to call the loss together. So data-parallel training on equal parts
-            of a batch, of a multiple of ``semigroup_every`` rows, has the gradients of one process
-            on the whole. Defaults to ``False``.
+            of a batch, of a multiple of ``semigroup_every`` rows (and of ``every`` times as many
+            where that term is in a :class:`~torchrl_gtp.flow_map.SomeRows`), has the gradients of
+            one process on the whole. Defaults to ``False``.
         **critic_options: further arguments of
             :class:`~torchrl_gtp.objectives.ClippedDoubleQLoss`. Those that are not about its
             critics (``delay_actor``, ``use_prioritized_weights``, ``reduction``) hold without
@@ -280,7 +281,8 @@ class GTPLoss(AdvantageWeightedLoss):
 
     @property
     def _first_term(self) -> Any:
-        return next(iter(self.objective.terms.values()))
+        term = next(iter(self.objective.terms.values()))
+        return term.term if isinstance(term, SomeRows) else term
 
     def train(self, mode: bool = True) -> GTPLoss:
         """Sets the mode of the loss and of its networks, but for the frozen denoiser's."""
@@ -435,5 +437,5 @@ class GTPLoss(AdvantageWeightedLoss):
 
 def _with_times(term: Any, time_sampler: Any) -> Any:
     if isinstance(term, SomeRows):
-        return dataclasses.replace(term, term=_with_times(term.term, time_sampler))
+        return SomeRows(_with_times(term.term, time_sampler), term.every)
     return dataclasses.replace(term, time_sampler=time_sampler)

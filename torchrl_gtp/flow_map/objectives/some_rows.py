@@ -20,16 +20,18 @@ class SomeRows:
 
     A consistency term takes two network evaluations for each row, a denoising term one. On a few of
     the rows it leaves evaluations for more updates, and so for more samples of the denoising term.
-    Rows that are left keep their weight beside the other terms; the loss's mean over the batch is
-    smaller accordingly. Not in a paper; ``docs/few_step_log.md`` says what it buys.
+    Chosen rows keep their weight beside the other terms, they are not scaled up: the loss's mean
+    over the batch is smaller accordingly. Shortcut models (arXiv 2410.12557) bootstrap on a quarter
+    of a batch; for generative trajectory policies it is not in the paper.
 
     Args:
         term (Term): the term.
         every (int): one of each so many rows has it. Rows of all batch dimensions count, and the
-            last ones may be fewer.
+            last ones may be fewer. What the term itself does on some rows, as
+            ``semigroup_every`` of :class:`Consistency`, it does on some of these.
 
     Raises:
-        ValueError: if ``every`` is no integer of at least 1.
+        ValueError: if ``every`` is no integer of at least 1, or ``term`` is on some rows already.
 
     Examples:
         >>> import torch
@@ -52,6 +54,11 @@ class SomeRows:
         """Checks the options."""
         if type(self.every) is not int or self.every < 1:
             raise ValueError(f"every must be an integer of at least 1, got {self.every!r}.")
+        if isinstance(self.term, SomeRows):
+            raise ValueError(
+                f"term is a SomeRows with every={self.term.every}: take its term, and "
+                f"every={self.every * self.term.every}."
+            )
 
     @property
     def solver(self) -> Any:
@@ -70,7 +77,11 @@ class SomeRows:
 
     def __call__(self, flow_map: FlowMap, teacher: Teacher, inputs: TermInputs) -> Tensor:
         """Computes the errors; see :class:`Term`."""
-        draws = {name: rows_of(draw) for name, draw in inputs.draws.items()}
+        leading = inputs.action.shape[:-1]
+        draws = {
+            name: draw.reshape(-1, *draw.shape[len(leading) :])
+            for name, draw in inputs.draws.items()
+        }
         rows = one_of_each(self.every, draws.pop("chosen_rank")[:, 0])
         errors = self.term(
             flow_map,
@@ -83,5 +94,4 @@ class SomeRows:
                 None if inputs.valid is None else rows_of(inputs.valid)[rows],
             ),
         )
-        leading = inputs.action.shape[:-1]
         return errors.new_zeros(leading.numel()).index_copy(0, rows, errors).reshape(leading)
