@@ -159,12 +159,12 @@ def test_trajectories_end_at_the_samples(name, num_steps):
 
 def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     runs = []
-    monkeypatch.setattr(cells_module, "run_cell", lambda cell, folder: runs.append(cell))
+    monkeypatch.setattr(cells_module, "run_cell", lambda *arguments: runs.append(arguments))
     first, second = tiny_cell(seed=0), tiny_cell(seed=1)
     run_cell(first, tmp_path)
     before = first.path(tmp_path).stat().st_mtime_ns
-    run_cells([first, second], tmp_path)
-    assert runs == [second]
+    run_cells([first, second], tmp_path, compiled=True)
+    assert runs == [(second, tmp_path, True)]
     assert first.path(tmp_path).stat().st_mtime_ns == before
 
 
