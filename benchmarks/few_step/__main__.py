@@ -120,13 +120,13 @@ def _problems(parsed: argparse.Namespace) -> Iterator[str]:
     for name in ("updates", "samples", "jobs"):
         if getattr(parsed, name) < 1:
             yield f"--{name} must be at least 1, got {getattr(parsed, name)}"
+    if parsed.compile and parsed.device.type != "cpu":
+        yield f"--compile is for a CPU, --device is {parsed.device}; updates are captured there"
     if parsed.device.type == "cuda" and (parsed.device.index or 0) >= torch.cuda.device_count():
         yield (
             f"--device is {parsed.device}, but torch {torch.__version__} finds "
             f"{torch.cuda.device_count()} CUDA devices"
         )
-    if parsed.compile and parsed.device.type != "cpu":
-        yield f"--compile is for a CPU, --device is {parsed.device}; updates are captured there"
     for seed in parsed.seeds:
         if not 0 <= seed < FIRST_EVALUATION_SEED:
             # Others would draw in training what they are measured with.

@@ -65,12 +65,6 @@ class SomeRows:
         """The ODE solver of the term, if it has one: an objective asks for it."""
         return getattr(self.term, "solver", None)
 
-    @property
-    def time_sampler(self) -> Any:
-        """The time sampler of the term."""
-        term: Any = self.term
-        return term.time_sampler
-
     def draws(self, action_dim: int) -> dict[str, Draw]:
         """Lists the draws; see :class:`Term`."""
         return {**self.term.draws(action_dim), "chosen_rank": Draw("uniform", (1,))}
