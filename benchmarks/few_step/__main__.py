@@ -75,6 +75,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help=f"of the methods that have none of their own, as {own} and those named ':lr=...' "
         "have; default: %(default)s",
     )
+    parser.add_argument(
+        "--muon-lr",
+        type=float,
+        help="trains the weights between hidden layers of all methods by Muon at this rate, such "
+        "as 0.02; default: Adam for all weights",
+    )
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")
     parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="relu")
     parser.add_argument("--init", choices=["kaiming", "pytorch"], default="kaiming")
@@ -133,6 +139,8 @@ def _problems(parsed: argparse.Namespace) -> Iterator[str]:
             yield f"--seeds must lie in [0, {FIRST_EVALUATION_SEED}), got {seed}"
     if not 0.0 < parsed.lr < math.inf:
         yield f"--lr must be a finite rate above 0, got {parsed.lr}"
+    if parsed.muon_lr is not None and not 0.0 < parsed.muon_lr < math.inf:
+        yield f"--muon-lr must be a finite rate above 0, got {parsed.muon_lr}"
     if not 0.0 < parsed.tau <= 1.0:
         yield f"--tau must lie in (0, 1], got {parsed.tau}"
 
@@ -147,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lr=options.lr,
         tau=options.tau,
         network=Network(options.activation, options.init),
+        muon_lr=options.muon_lr,
     )
     sets = _available(options.sets)
     if not sets:

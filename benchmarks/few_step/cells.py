@@ -83,13 +83,21 @@ def finished(cell: Cell, folder: Path) -> bool:
         return False
     record = json.loads(path.read_text())
     there = record["cell"], record.get("definition")
-    asked = asdict(cell), _definition(cell)
+    asked = _settings(cell), _definition(cell)
     if there != asked:
         raise ValueError(
             f"{path} is of a run with other settings, {there}; asked for are {asked}. "
             "Choose another folder, or remove the file."
         )
     return True
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The cell as its file has it, where the rate of Muon is noted if it has one alone."""
+    settings = asdict(cell)
+    if cell.training.muon_lr is None:
+        del settings["training"]["muon_lr"]
+    return settings
 
 
 def _definition(cell: Cell) -> str:
@@ -161,7 +169,7 @@ def _finish(
 ) -> None:
     actor, num_updates, evaluations = trained
     record = {
-        "cell": asdict(cell),
+        "cell": _settings(cell),
         "definition": _definition(cell),
         **about,
         "num_updates": num_updates,

@@ -47,6 +47,7 @@ class Training:
             of their own.
         tau: rate of the moving average of the weights that are sampled with.
         network: the network.
+        muon_lr: the same of Muon for the weights between hidden layers; ``None``: Adam for all.
     """
 
     num_updates: int = 12_000
@@ -54,6 +55,7 @@ class Training:
     lr: float = 3e-3
     tau: float = 0.005
     network: Network = field(default_factory=Network)
+    muon_lr: float | None = None
 
 
 class Trained(NamedTuple):
@@ -185,7 +187,11 @@ def _make_update(
         pool = {"data": pools[data.name], "batch_size": options.batch_size}
     update = Update(
         loss,
-        make_optimizer(loss, options.lr if method.lr is None else method.lr),
+        make_optimizer(
+            loss,
+            options.lr if method.lr is None else method.lr,
+            muon_lr=options.muon_lr,
+        ),
         target_update,
         num_updates=num_updates,
         schedules={"lr": cosine(1.0)},

@@ -236,6 +236,23 @@ def test_a_cell_of_other_settings_is_an_error(tmp_path):
         run_cells([other], tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is new")
+def test_muon_trains_the_hidden_weights(tmp_path):
+    training = dataclasses.replace(TINY, tau=1.0, num_updates=2)
+    adam = dataclasses.replace(tiny_cell(), training=training)
+    muon = dataclasses.replace(adam, training=dataclasses.replace(training, muon_lr=0.02))
+    for cell, folder in ((adam, "adam"), (muon, "muon")):
+        run_cell(cell, tmp_path / folder)
+        assert finished(cell, tmp_path / folder)
+    with pytest.raises(ValueError, match=r"other settings.*'muon_lr': 0\.02"):
+        finished(muon, tmp_path / "adam")
+    # Two updates' evaluations are one update with its rows of two jumps: before a second one all
+    # but the hidden weights are those of Adam.
+    weights = [torch.load(adam.weights(tmp_path / folder)) for folder in ("adam", "muon")]
+    moved = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
+    assert moved == {f"flow_map.backbone.trunk.{layer}.weight" for layer in (2, 4)}
+
+
 def test_a_cell_depends_on_its_seed_alone(tmp_path):
     for folder in ("a", "b"):
         torch.rand(1)
@@ -497,6 +514,8 @@ def test_cells_of_one_method_and_training_are_trained_together():
         ["--sets", "rings"],
         ["--lr", "0"],
         ["--lr", "nan"],
+        ["--muon-lr", "0"],
+        ["--muon-lr", "inf"],
         ["--tau", "1.5"],
         ["--device", "meta"],
         ["--device", "gpu"],
