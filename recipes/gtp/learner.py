@@ -143,7 +143,11 @@ class Learner:
         trained |= {name.rpartition(".")[2] for name in trained}
         self._update = Update(
             loss,
-            make_optimizer(loss, _by_network("lr", cfg, trained)),
+            make_optimizer(
+                loss,
+                _by_network("lr", cfg, trained),
+                muon_lr=_by_network("muon_lr", cfg, trained),
+            ),
             _target_update(loss, cfg, trained),
             num_updates=max(1, cfg.steps),
             schedules=_lr_schedules(_by_network("lr_schedule", cfg, trained)),

@@ -239,6 +239,9 @@ def test_resumed_run_equals_uninterrupted_run(
 ) -> None:
     options = ["optim.lr_schedule={actor_network: cosine}", "checkpoint.interval=0"]
     options += ["optim.grad_clip={actor_network: 1, qvalue_network: 2}"]
+    if hasattr(torch.optim, "Muon"):
+        # One hidden layer has no weights between two.
+        options += ["optim.muon_lr={actor_network: 0.02}", "actor.hidden_sizes=[16, 16]"]
     options += ["compare_bc=true" if stop_in == "gtp_bc" else "compare_bc=false"]
     recipe.run(config(*options), tmp_path / "whole")
 
@@ -355,6 +358,7 @@ def test_folder_of_another_run_is_not_overwritten(config: MakeConfig, tmp_path: 
         ("optim.lr_schedule=linear", r"optim\.lr_schedule must be 'constant' or 'cosine'"),
         ("optim.lr_schedule={actor_network: linear}", r"optim\.lr_schedule must be 'constant' or"),
         ("optim.grad_clip={actor: 1.0}", r"optim\.grad_clip names .*'actor'.*'actor_network'"),
+        ("optim.muon_lr={actor: 0.02}", r"optim\.muon_lr names .*'actor'.*'actor_network'"),
         ("dataset=gtp/pointmaze/large-v0", r"python -m torchrl_gtp\.data\.point_maze large$"),
     ],
 )
