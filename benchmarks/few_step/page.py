@@ -3,6 +3,7 @@
 The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of GTP::
 
     python -m benchmarks.few_step.page targets docs/results/few_step/targets.csv
+    python -m benchmarks.few_step.page muon docs/results/few_step/muon.csv
     python -m benchmarks.few_step.page quality docs/results/few_step/three_methods.csv
     python -m benchmarks.few_step.page methods docs/results/few_step/nine_methods.csv
     python -m benchmarks.few_step.page shapes docs/results/few_step/shapes.csv
@@ -25,7 +26,14 @@ from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import mean_and_spread
 from recipes.common.tables import markdown_table, number
 
-__all__ = ["methods_tables", "quality_tables", "shapes_tables", "targets_tables", "verdict"]
+__all__ = [
+    "methods_tables",
+    "muon_tables",
+    "quality_tables",
+    "shapes_tables",
+    "targets_tables",
+    "verdict",
+]
 
 
 class _Way(NamedTuple):
@@ -240,6 +248,18 @@ def targets_tables(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
+def muon_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Makes the tables of Muon in ``docs/few_step_quality.md`` by title.
+
+    Args:
+        rows: those of ``results.csv``.
+    """
+    return {
+        "With Muon": _sets_table(rows, ENERGY, _columns("gtp")),
+        "With Muon, share on a mode": _sets_table(rows, SHARE, _columns("gtp")),
+    }
+
+
 def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Makes the tables of other shapes in ``docs/few_step_quality.md`` by title.
 
@@ -269,6 +289,7 @@ _PAGES: dict[str, Callable[[Sequence[Row]], dict[str, str]]] = {
     "quality": quality_tables,
     "methods": methods_tables,
     "targets": targets_tables,
+    "muon": muon_tables,
     "shapes": shapes_tables,
     "steps": steps_tables,
 }

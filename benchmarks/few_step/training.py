@@ -47,7 +47,8 @@ class Training:
             of their own.
         tau: rate of the moving average of the weights that are sampled with.
         network: the network.
-        muon_lr: the same of Muon for the weights between hidden layers; ``None``: Adam for all.
+        muon_lr: initial learning rate of Muon for the weights of hidden layers, which falls
+            likewise; ``None``: Adam for all weights.
     """
 
     num_updates: int = 12_000

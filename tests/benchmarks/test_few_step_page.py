@@ -14,6 +14,7 @@ from benchmarks.few_step.kept import read_rows
 from benchmarks.few_step.page import (
     main,
     methods_tables,
+    muon_tables,
     quality_tables,
     shapes_tables,
     targets_tables,
@@ -34,6 +35,7 @@ FIGURES = DOCS / "results" / "few_step"
         ("few_step_quality.md", quality_tables, "three_methods.csv"),
         ("few_step_quality.md", methods_tables, "nine_methods.csv"),
         ("few_step_quality.md", targets_tables, "targets.csv"),
+        ("few_step_quality.md", muon_tables, "muon.csv"),
         ("few_step_quality.md", shapes_tables, "shapes.csv"),
         ("number_of_steps.md", steps_tables, "steps.csv"),
     ],
@@ -45,23 +47,24 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
 
 
 @pytest.mark.parametrize(
-    ("figures", "folder", "num_updates"),
+    ("figures", "folder", "training"),
     [
-        ("three_methods.csv", "", 4_000),
-        ("nine_methods.csv", "", 4_000),
-        ("shapes.csv", "", 4_000),
-        ("targets.csv", "targets", 12_000),
-        ("two_methods_h200.csv", "h200", 4_000),
+        ("three_methods.csv", "", Training(num_updates=4_000)),
+        ("nine_methods.csv", "", Training(num_updates=4_000)),
+        ("shapes.csv", "", Training(num_updates=4_000)),
+        ("targets.csv", "targets", Training()),
+        ("muon.csv", "muon", Training(lr=1e-3, muon_lr=0.02)),
+        ("two_methods_h200.csv", "h200", Training(num_updates=4_000)),
     ],
 )
-def test_figures_are_those_of_the_cells(tmp_path, figures, folder, num_updates):
+def test_figures_are_those_of_the_cells(tmp_path, figures, folder, training):
     rows = read_rows(FIGURES / figures)
     keys = dict.fromkeys((row["method"], row["data"], row["seed"]) for row in rows)
     cells = []
     for method, data, seed in keys:
         if method == "data":
             continue
-        cell = Cell(method, data, int(seed), Training(num_updates=num_updates))
+        cell = Cell(method, data, int(seed), training)
         settings = json.loads(cell.path(FIGURES / folder).read_text())["cell"]
         cells.append(dataclasses.replace(cell, num_samples=settings["num_samples"]))
         # It raises if the cell is there with other settings.

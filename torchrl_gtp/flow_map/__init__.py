@@ -15,6 +15,7 @@ from torchrl_gtp.flow_map.linear_path import (
     path_time,
 )
 from torchrl_gtp.flow_map.ln_resnet import LNResNetBackbone
+from torchrl_gtp.flow_map.matched_start import MatchedStart
 from torchrl_gtp.flow_map.noise_levels import (
     NoiseLevels,
     doubling_curriculum,
@@ -80,6 +81,7 @@ __all__ = [
     "LinearPathTimes",
     "LogNormalTimes",
     "MLPBackbone",
+    "MatchedStart",
     "MeanFlow",
     "NoiseLevels",
     "Objective",

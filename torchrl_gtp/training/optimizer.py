@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def make_optimizer(
     A rate in a tensor may change inside a compiled or captured update, and a group for each
     network lets gradients be clipped network by network. It is the fused implementation, which
     reads nothing back to the host. Parameters that require no gradient, such as those of a frozen
-    denoiser, are left out.
+    denoiser, are left out. The weights of hidden layers may have Muon instead.
 
     Args:
         loss_module (LossModule): the loss, on its device.
@@ -35,18 +36,21 @@ def make_optimizer(
             ``"critic.qvalue_network"`` for a network of a critic inside the loss, for which the
             last part of the name will do. Defaults to ``3e-4``.
         muon_lr (float or mapping of str to float, optional): trains the weights of hidden layers
-            by Muon at this rate instead, those of all networks that have some or of those that a
-            mapping names; 0.02 is its usual rate. A network then has a second group of the same
-            name. See :class:`~torchrl_gtp.training.AdamWithMuon`. Defaults to ``None``: Adam alone.
-        **adam_options: further arguments of :class:`torch.optim.Adam`, such as ``betas``.
+            by Muon at this rate, in all networks that have some or in those that a mapping names;
+            0.02 is its usual rate. They are weights of two dimensions, not the stacked ones of an
+            ensemble, of the ``nn.Linear`` layers inside an ``nn.Sequential``. Such a network has a
+            second group of its name, after those of Adam. Defaults to ``None``: Adam alone.
+        **adam_options: further arguments of :class:`torch.optim.Adam`, such as ``betas``; with
+            ``muon_lr`` of :class:`~torchrl_gtp.training.AdamWithMuon`.
 
     Returns:
-        torch.optim.Optimizer: Adam, or Adam with Muon; its groups have a ``name`` and an
+        torch.optim.Optimizer: Adam, or with ``muon_lr`` an
+        :class:`~torchrl_gtp.training.AdamWithMuon`; its groups have a ``name`` and an
         ``initial_lr``.
 
     Raises:
-        ValueError: if ``lr`` names a network that the loss does not train, or leaves one out; or
-            ``muon_lr`` one without hidden weights of two dimensions.
+        ValueError: if ``lr`` names a network that the loss does not train, or leaves one out; if
+            ``muon_lr`` names one without such weights; or for options that AdamWithMuon refuses.
         ImportError: with ``muon_lr``, before torch 2.9.
 
     Examples:
@@ -57,7 +61,7 @@ def make_optimizer(
         >>> optimizer = make_optimizer(loss, {"actor_network": 3e-4, "qvalue_network": 1e-3})
         >>> [group["name"] for group in optimizer.param_groups]
         ['actor_network', 'qvalue_network']
-        >>> optimizer = make_optimizer(loss, 1e-3, muon_lr={"actor_network": 0.02})
+        >>> optimizer = make_optimizer(loss, 1e-3, muon_lr=0.02)
         >>> [(group["name"], len(group["params"])) for group in optimizer.param_groups]
         [('actor_network', 14), ('qvalue_network', 8), ('actor_network', 2)]
     """
@@ -67,34 +71,49 @@ def make_optimizer(
             continue
         network = name.partition("_params.")[0] if "_params." in name else name
         networks.setdefault(network, {})[name] = parameter
-    rates = _by_network("lr", lr, networks)
-    if rates.keys() != networks.keys():
-        raise ValueError(_wrong_names("lr", "each", lr, networks))
+    rates = _by_network("lr", lr, networks, of_each=True)
     captured = any(parameter.is_cuda for parameter in loss_module.parameters())
     options: dict[str, Any] = {"fused": True, "capturable": captured, **adam_options}
-    if muon_lr is None:
+    if muon_lr is None or muon_lr == {}:
         groups = [_group(name, networks[name].values(), rate) for name, rate in rates.items()]
         return torch.optim.Adam(groups, **options)
-    hidden = {name: hidden_weights(parameters.items()) for name, parameters in networks.items()}
-    muon_rates = _by_network("muon_lr", muon_lr, [name for name, found in hidden.items() if found])
-    if not muon_rates:
+    hidden = {name: _hidden(loss_module, name, of) for name, of in networks.items()}
+    hidden = {name: weights for name, weights in hidden.items() if weights}
+    if not hidden:
         raise ValueError(
-            f"muon_lr={muon_lr} is for hidden weights of two dimensions, but none of the networks "
-            f"{sorted(networks)} has any: leave it out."
+            f"muon_lr={muon_lr} is for weights of two dimensions inside an nn.Sequential, and none "
+            f"of the networks {sorted(networks)} has any: leave it out."
         )
-    adam_groups, muon_groups = [], []
-    for name, parameters in networks.items():
-        for_muon = hidden[name] if name in muon_rates else set()
-        rest = [parameter for at, parameter in parameters.items() if at not in for_muon]
-        adam_groups.append(_group(name, rest, rates[name]))
-        if for_muon:
-            chosen = [parameter for at, parameter in parameters.items() if at in for_muon]
-            muon_groups.append(_group(name, chosen, muon_rates[name]))
+    muon_rates = _by_network("muon_lr", muon_lr, hidden, of_each=False)
+    muon_groups = [_group(name, hidden[name].values(), rate) for name, rate in muon_rates.items()]
+    adam_groups = [
+        _group(
+            name,
+            (
+                parameter
+                for path, parameter in networks[name].items()
+                if name not in muon_rates or path not in hidden[name]
+            ),
+            rate,
+        )
+        for name, rate in rates.items()
+    ]
     return AdamWithMuon(adam_groups, muon_groups, **options)
 
 
+def _hidden(
+    loss_module: LossModule, network: str, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, nn.Parameter]:
+    """The hidden weights of a network in training, which are not those of an ensemble."""
+    module = operator.attrgetter(network)(loss_module)
+    if not isinstance(module, nn.Module):
+        return {}
+    paths = {f"{network}_params.{path}" for path in hidden_weights(module)}
+    return {name: p for name, p in parameters.items() if name in paths and p.ndim == 2}
+
+
 def _by_network(
-    argument: str, rates: float | Mapping[str, float], networks: Iterable[str]
+    argument: str, rates: float | Mapping[str, float], networks: Iterable[str], *, of_each: bool
 ) -> dict[str, float]:
     """The rates by the full names of networks, for which the last part may stand."""
     if not isinstance(rates, Mapping):
@@ -102,17 +121,13 @@ def _by_network(
     names = {
         network: network if network in rates else network.rpartition(".")[2] for network in networks
     }
-    if not rates.keys() <= set(names.values()):
-        which = "each" if argument == "lr" else "some"
-        raise ValueError(_wrong_names(argument, which, rates, networks))
+    given, accepted = set(rates), set(names.values())
+    if given - accepted or (of_each and given != accepted):
+        which = "each of the networks" if of_each else "some of the networks with hidden weights"
+        raise ValueError(
+            f"{argument} must give a rate for {which} {sorted(names)}, got {sorted(rates)}."
+        )
     return {network: rates[name] for network, name in names.items() if name in rates}
-
-
-def _wrong_names(argument: str, which: str, rates: object, networks: Iterable[str]) -> str:
-    given = sorted(rates) if isinstance(rates, Mapping) else rates
-    return (
-        f"{argument} must give a rate for {which} of the networks {sorted(networks)}, got {given}."
-    )
 
 
 def _group(name: str, parameters: Iterable[nn.Parameter], rate: float) -> dict[str, Any]:
@@ -120,6 +135,7 @@ def _group(name: str, parameters: Iterable[nn.Parameter], rate: float) -> dict[s
     return {
         "params": parameters,
         "name": name,
-        "lr": torch.tensor(rate, device=parameters[0].device),
+        # A rate such as 1 must not become a tensor of integers.
+        "lr": torch.tensor(float(rate), device=parameters[0].device),
         "initial_lr": rate,
     }

@@ -45,8 +45,9 @@ class Update:
         model (callable, optional): computes the losses instead of ``loss_module``, of which it is
             a compiled or data-parallel form. Defaults to ``None``.
         grad_clip (float or mapping of str to float, optional): largest gradient norm of each
-            parameter group, or a norm for each of some networks, by such names; the others are not
-            clipped then. Defaults to ``None``: no clipping.
+            parameter group, of which those of one name count as one, or a norm for each of some
+            networks, by such names; the others are not clipped then. Defaults to ``None``: no
+            clipping.
         data (TensorDictBase, optional): a whole dataset on the loss's device. Then a batch holds an
             entry ``index`` [B] of rows to take, or is empty, and ``batch_size`` rows are drawn
             inside the update. What the loss reads of it must be finite, which is checked once.
@@ -167,14 +168,22 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.grad_clip is not None:
-            for group, clip in zip(self.optimizer.param_groups, self._grad_clips, strict=True):
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(group["params"], clip)
+            self._clip_gradients()
         self.optimizer.step()
         if self.target_update is not None:
             self.target_update.step()
         self.step.add_(1)
         return losses.detach()
+
+    def _clip_gradients(self) -> None:
+        """Clips network by network: groups of one name are parts of one network."""
+        clipped: dict[object, tuple[list[Tensor], float]] = {}
+        groups = zip(self.optimizer.param_groups, self._grad_clips, strict=True)
+        for number, (group, clip) in enumerate(groups):
+            if clip is not None:
+                clipped.setdefault(group.get("name", number), ([], clip))[0].extend(group["params"])
+        for parameters, clip in clipped.values():
+            nn.utils.clip_grad_norm_(parameters, clip)
 
     @torch.no_grad()
     def _set_schedules(self) -> None:
@@ -233,7 +242,7 @@ def _by_group(argument: str, value: Any, optimizer: torch.optim.Optimizer) -> li
     unknown = sorted(value.keys() - set(found))
     if unknown:
         raise ValueError(
-            f"{argument} names the networks {unknown}, but the optimiser has {sorted(names)}."
+            f"{argument} names the networks {unknown}, but the optimiser has {sorted(set(names))}."
         )
     return [value.get(name) for name in found]
 

@@ -1,0 +1,110 @@
+"""What a matched start buys: trained networks of the benchmark measured once more.
+
+Takes finished cells with their weights, samples from them with a
+:class:`~torchrl_gtp.flow_map.MatchedStart` before each sampler that can have one, and writes cells
+with these rows beside their own, ``matched.csv`` and ``matched.md``::
+
+    python -m benchmarks.few_step.matched --cells outputs/few_step/cells
+
+Data and first noise are those that the cells were measured with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchrl import torchrl_logger
+
+from benchmarks.few_step.cells import Cell
+from benchmarks.few_step.evaluation import measure
+from benchmarks.few_step.methods import ALL_METHODS
+from benchmarks.few_step.report import (
+    command_line,
+    provenance,
+    read_rows,
+    write_csv,
+    write_markdown,
+)
+from benchmarks.few_step.sets import make_set
+from benchmarks.few_step.steps import read_cell
+from torchrl_gtp import GTPActor
+from torchrl_gtp.flow_map import MatchedStart
+
+__all__ = ["MATCHED", "measure_matched"]
+
+MATCHED = ", matched start"
+"""What the names of samplers end with."""
+
+
+def measure_matched(cell: Cell, actor: GTPActor) -> list[dict[str, Any]]:
+    """Measures the samplers of a cell's method from a matched start.
+
+    K counts the steps of the sampler; the start takes one evaluation more.
+
+    Args:
+        cell: what was trained.
+        actor: the actor.
+    """
+    method = ALL_METHODS[cell.method]
+    samplers = {
+        f"{name}{MATCHED}": MatchedStart(sampler) for name, sampler in method.samplers.items()
+    }
+    matched = dataclasses.replace(method, samplers=samplers)
+    return measure(actor, matched, make_set(cell.data), cell.num_samples, cell.seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures the cells of a folder and writes the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.few_step.matched",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cells", type=Path, required=True, help="folder of finished cells")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["gtp", "diffusion"],
+        help="those with a trained denoiser; default: %(default)s",
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/few_step/matched"))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    (options.out / "cells").mkdir(parents=True, exist_ok=True)
+    cells = []
+    for path in sorted(options.cells.glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["cell"]["method"] not in options.methods:
+            continue
+        if not path.with_suffix(".pt").is_file():
+            torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
+            continue
+        cell, actor = read_cell(path)
+        cells.append(cell)
+        to = options.out / "cells" / path.name
+        if not to.is_file():
+            record["rows"] += measure_matched(cell, actor)
+            to.write_text(json.dumps(record, indent=1) + "\n")
+            torchrl_logger.info(f"Measured {path.stem}.")
+    if not cells:
+        parser.error(
+            f"--cells: there is no finished cell of {options.methods} with its weights in "
+            f"{options.cells}"
+        )
+    rows = read_rows(cells, options.out)
+    write_csv(rows, options.out / "matched.csv")
+    command = command_line("benchmarks.few_step.matched", arguments)
+    head = provenance(command, [cell.path(options.out) for cell in cells])
+    write_markdown(rows, options.out / "matched.md", head)
+
+
+if __name__ == "__main__":
+    main()
