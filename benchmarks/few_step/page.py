@@ -4,6 +4,7 @@ The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of G
 
     python -m benchmarks.few_step.page targets docs/results/few_step/targets.csv
     python -m benchmarks.few_step.page muon docs/results/few_step/muon.csv
+    python -m benchmarks.few_step.page matched docs/results/few_step/matched.csv
     python -m benchmarks.few_step.page quality docs/results/few_step/three_methods.csv
     python -m benchmarks.few_step.page methods docs/results/few_step/nine_methods.csv
     python -m benchmarks.few_step.page shapes docs/results/few_step/shapes.csv
@@ -22,11 +23,13 @@ from typing import NamedTuple
 
 from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.kept import ENERGY, FACTORS, SHARE, Row, digits_of, read_rows, sets_of
+from benchmarks.few_step.matched import MATCHED
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import mean_and_spread
 from recipes.common.tables import markdown_table, number
 
 __all__ = [
+    "matched_tables",
     "methods_tables",
     "muon_tables",
     "quality_tables",
@@ -68,6 +71,13 @@ _BOTH_RATES = [
     *_ways("`gamma=0.9`", "gtp", "gamma=0.9", 2, 5),
     *_ways("`lr=2e-3`", _LOWER_RATE, "jumps", 1, 2, 5),
     *_ways("`gamma=0.9`", _LOWER_RATE, "gamma=0.9", 2, 5),
+]
+_STARTS = [
+    *_ways("GTP", "gtp", "jumps", 1, 2, 5),
+    *_ways("matched", "gtp", f"jumps{MATCHED}", 1, 2, 5),
+    *_ways("matched, `gamma=0.9`", "gtp", f"gamma=0.9{MATCHED}", 2, 5),
+    *_ways("diffusion", "diffusion", "heun", 10, 40),
+    *_ways("matched", "diffusion", f"heun{MATCHED}", 10, 40),
 ]
 # With Heun's method 2 K - 1 evaluations.
 _SAMPLERS = {
@@ -260,6 +270,18 @@ def muon_tables(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
+def matched_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Makes the tables of matched starts in ``docs/few_step_quality.md`` by title.
+
+    Args:
+        rows: those of ``matched.csv``.
+    """
+    return {
+        "A matched start": _sets_table(rows, ENERGY, _STARTS),
+        "A matched start, share on a mode": _sets_table(rows, SHARE, _STARTS),
+    }
+
+
 def shapes_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Makes the tables of other shapes in ``docs/few_step_quality.md`` by title.
 
@@ -290,6 +312,7 @@ _PAGES: dict[str, Callable[[Sequence[Row]], dict[str, str]]] = {
     "methods": methods_tables,
     "targets": targets_tables,
     "muon": muon_tables,
+    "matched": matched_tables,
     "shapes": shapes_tables,
     "steps": steps_tables,
 }

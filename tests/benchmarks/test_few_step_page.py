@@ -13,6 +13,7 @@ from benchmarks.few_step.cells import Cell, finished
 from benchmarks.few_step.kept import read_rows
 from benchmarks.few_step.page import (
     main,
+    matched_tables,
     methods_tables,
     muon_tables,
     quality_tables,
@@ -36,6 +37,7 @@ FIGURES = DOCS / "results" / "few_step"
         ("few_step_quality.md", methods_tables, "nine_methods.csv"),
         ("few_step_quality.md", targets_tables, "targets.csv"),
         ("few_step_quality.md", muon_tables, "muon.csv"),
+        ("few_step_quality.md", matched_tables, "matched.csv"),
         ("few_step_quality.md", shapes_tables, "shapes.csv"),
         ("number_of_steps.md", steps_tables, "steps.csv"),
     ],
@@ -54,6 +56,7 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
         ("shapes.csv", "", Training(num_updates=4_000)),
         ("targets.csv", "targets", Training()),
         ("muon.csv", "muon", Training(lr=1e-3, muon_lr=0.02)),
+        ("matched.csv", "matched", Training(lr=1e-3, muon_lr=0.02)),
         ("two_methods_h200.csv", "h200", Training(num_updates=4_000)),
     ],
 )
