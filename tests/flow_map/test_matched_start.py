@@ -102,7 +102,8 @@ def test_in_a_policy():
     torch.manual_seed(0)
     actor = make_gtp_actor(3, Bounded(-1, 1, (2,)), hidden_sizes=(16,), num_steps=2)
     plain_evaluations = actor.num_evaluations
-    actor.sampler = MatchedStart()
+    actor.sampler = "matched"
+    assert actor.sampler == MatchedStart()
     assert actor.num_evaluations == plain_evaluations + 1
     data = TensorDict({"observation": torch.randn(4, 3)}, [4])
     with set_exploration_type(ExplorationType.DETERMINISTIC):

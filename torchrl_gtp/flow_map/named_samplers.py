@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Literal
 
 from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
+from torchrl_gtp.flow_map.matched_start import MatchedStart
 from torchrl_gtp.flow_map.samplers import JumpSampler, OdeSampler, Sampler
 from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 
 __all__ = ["SamplerName", "as_sampler"]
 
-SamplerName = Literal["jumps", "adaptive", "euler", "heun", "ddpm", "consistency"]
+SamplerName = Literal["jumps", "matched", "adaptive", "euler", "heun", "ddpm", "consistency"]
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "jumps": JumpSampler,
+    "matched": MatchedStart,
     "adaptive": AdaptiveSampler,
     "euler": lambda: OdeSampler("euler"),
     "heun": lambda: OdeSampler("heun"),

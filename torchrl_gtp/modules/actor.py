@@ -70,9 +70,10 @@ class GTPActor(SamplingModule):
             ``"start_action"``.
         start_level_key (NestedKey): optional input entry with their noise level. Defaults to
             ``"start_level"``.
-        sampler ("jumps", "adaptive", "euler", "heun", "ddpm", "consistency" or Sampler): how K
-            steps take noise to an action; see :mod:`~torchrl_gtp.flow_map.samplers`. It may be
-            changed as ``num_steps`` may. Defaults to ``"jumps"``.
+        sampler ("jumps", "matched", "adaptive", "euler", "heun", "ddpm", "consistency" or
+            Sampler): how K steps take noise to an action; see
+            :mod:`~torchrl_gtp.flow_map.samplers`. It may be changed as ``num_steps`` may. Defaults
+            to ``"jumps"``.
         num_steps (int): the number of jumps or steps K; it may be changed at any time through the
             attribute of that name, or for one call through ``actor(td, num_steps=K)``; but not
             after a capture in a CUDA graph, which would ignore it (see
