@@ -70,8 +70,8 @@ class GTPActor(SamplingModule):
             ``"start_action"``.
         start_level_key (NestedKey): optional input entry with their noise level. Defaults to
             ``"start_level"``.
-        sampler ("jumps", "matched", "adaptive", "euler", "heun", "ddpm", "consistency" or
-            Sampler): how K steps take noise to an action; see
+        sampler (str or Sampler): how K steps take noise to an action: ``"jumps"``, ``"matched"``,
+            ``"adaptive"``, ``"euler"``, ``"heun"``, ``"ddpm"``, ``"consistency"`` or an object of
             :mod:`~torchrl_gtp.flow_map.samplers`. It may be changed as ``num_steps`` may. Defaults
             to ``"jumps"``.
         num_steps (int): the number of jumps or steps K; it may be changed at any time through the

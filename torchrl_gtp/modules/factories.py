@@ -49,8 +49,9 @@ def make_gtp_actor(
         action_key (NestedKey): entry of the action. Defaults to ``"action"``.
         noise_key (NestedKey): optional input entry with standard normal noise. Defaults to
             ``"noise"``.
-        sampler ("jumps", "matched", "adaptive", "euler", "heun", "ddpm", "consistency" or
-            Sampler): how K steps take noise to an action. Defaults to ``"jumps"``.
+        sampler (str or Sampler): how K steps take noise to an action: ``"jumps"``, ``"matched"``,
+            ``"adaptive"``, ``"euler"``, ``"heun"``, ``"ddpm"``, ``"consistency"`` or an object of
+            :mod:`~torchrl_gtp.flow_map.samplers`. Defaults to ``"jumps"``.
         num_steps (int): the number of jumps or steps K. Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once, for actions
             [..., H, A]. Defaults to ``None``: [..., A].
