@@ -15,6 +15,8 @@ from torchrl_gtp.flow_map import (
     AncestralSampler,
     ConsistencySampler,
     JumpSampler,
+    MatchedStart,
+    OdeSampler,
     VPSchedule,
 )
 from torchrl_gtp.modules import fit_sampler, step_errors
@@ -215,9 +217,23 @@ def passed_levels(sampler, num_steps):
     return levels[1:]
 
 
-@pytest.mark.parametrize("sampler", ["heun", "euler", "ddpm", "consistency"])
+def test_a_matched_start_stays_with_fitted_jumps():
+    actor = gaussian_actor(0.1, sampler=MatchedStart(JumpSampler(gamma=0.5)))
+    data = observations(60).set("action", MEAN + STD * torch.randn(60, 2))
+    torch.manual_seed(0)
+    fitted = fit_sampler(actor, data, num_steps=2)
+    actor.sampler = JumpSampler(gamma=0.5)
+    torch.manual_seed(0)
+    assert fitted == MatchedStart(fit_sampler(actor, data, num_steps=2))
+    actor.sampler = fitted
+    with pytest.raises(ValueError, match="is for one number of steps"):
+        step_errors(actor, data)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "euler", "ddpm", "consistency", "matched heun"])
 def test_no_jumps_are_fitted_to_a_map_that_is_not_sampled_by_jumps(sampler):
-    actor = gaussian_actor(sampler=sampler)
+    matched = MatchedStart(OdeSampler())
+    actor = gaussian_actor(sampler=matched if sampler == "matched heun" else sampler)
     data = observations(9).set("action", torch.rand(9, 2))
     with pytest.raises(ValueError, match=r"which makes none.* set actor.sampler = 'jumps'"):
         fit_sampler(actor, data, num_steps=2)

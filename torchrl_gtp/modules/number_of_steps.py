@@ -13,6 +13,7 @@ from torchrl_gtp.flow_map.adaptive_sampler import AdaptiveSampler
 from torchrl_gtp.flow_map.evaluation_mode import evaluation_mode
 from torchrl_gtp.flow_map.fit_times import check_values, fit_times
 from torchrl_gtp.flow_map.jump_error import rms_distance
+from torchrl_gtp.flow_map.matched_start import MatchedStart
 from torchrl_gtp.flow_map.samplers import JumpSampler, Sampler
 from torchrl_gtp.flow_map.stochastic_samplers import AncestralSampler, ConsistencySampler
 from torchrl_gtp.modules.actor import GTPActor
@@ -106,12 +107,13 @@ def step_errors(
 
 def fit_sampler(
     actor: GTPActor, tensordict: TensorDictBase, num_steps: int, *, num_samples: int = 2
-) -> JumpSampler:
+) -> JumpSampler | MatchedStart:
     """Fits the noise levels of K jumps to data, by :func:`~torchrl_gtp.flow_map.fit_times`.
 
     They are fitted to deterministic jumps, from the spacing of the actor's own sampler on: where
-    no level moves, the jumps are those that it has. A ``gamma`` of that sampler is kept. Levels
-    that were fitted before are no spacing: from them the search begins at the Karras levels.
+    no level moves, the jumps are those that it has. A ``gamma`` of that sampler is kept, and a
+    matched start, although the fit is from pure noise. Levels that were fitted before are no
+    spacing: from them the search begins at the Karras levels.
 
     Args:
         actor (GTPActor): a trained actor that samples by jumps; it is not changed, and sampled
@@ -124,7 +126,8 @@ def fit_sampler(
         num_samples (int): samples under each observation, at least 2. Defaults to ``2``.
 
     Returns:
-        JumpSampler: for ``actor.sampler``, together with ``actor.num_steps = num_steps``.
+        JumpSampler or MatchedStart: for ``actor.sampler``, together with
+        ``actor.num_steps = num_steps``.
 
     Raises:
         KeyError: if an entry is missing.
@@ -143,7 +146,7 @@ def fit_sampler(
     """
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2 for each observation, got {num_samples}.")
-    present = actor.sampler
+    present = _without_start(actor.sampler)
     if not isinstance(present, (JumpSampler, AdaptiveSampler)):
         raise ValueError(
             f"fit_sampler places jumps, but the actor's sampler is {present}, which makes none: "
@@ -179,11 +182,17 @@ def fit_sampler(
             bounds=(low, high),
             spacing=jumps.spacing,
         )
-    return JumpSampler(times=times, gamma=jumps.gamma)
+    fitted = JumpSampler(times=times, gamma=jumps.gamma)
+    return MatchedStart(fitted) if isinstance(actor.sampler, MatchedStart) else fitted
+
+
+def _without_start(sampler: Sampler) -> Sampler:
+    return sampler.sampler if isinstance(sampler, MatchedStart) else sampler
 
 
 def _compared_numbers(sampler: Sampler, num_steps: Sequence[int] | None) -> list[int]:
     """The numbers of steps K of which the sampler takes the double, too."""
+    sampler = _without_start(sampler)
     if (isinstance(sampler, JumpSampler) and sampler.times is not None) or (
         isinstance(sampler, ConsistencySampler) and sampler.levels is not None
     ):
