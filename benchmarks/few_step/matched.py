@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step/matched"))
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
+    if (options.out / "cells").resolve() == options.cells.resolve():
+        parser.error(f"--out must be another folder than that of --cells, got {options.out}")
     torch.set_num_threads(1)
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
     cells = []

@@ -44,6 +44,12 @@ def test_rows_of_a_matched_start_stand_beside_those_of_the_cell(tmp_path):
     assert cells[0].path(tmp_path / "matched").stat().st_mtime_ns == made
 
 
+def test_the_cells_are_not_written_over(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--cells", str(tmp_path / "cells"), "--out", str(tmp_path)])
+    assert "--out must be another folder" in capsys.readouterr().err
+
+
 def test_no_cell_of_these_methods(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--cells", str(tmp_path), "--out", str(tmp_path / "out")])

@@ -55,10 +55,10 @@ def moments_off(sampler, flow_map):
 def test_gaussian_data_get_their_mean_and_deviation():
     plain, matched = (moments_off(s, Narrow()) for s in (JumpSampler(), MatchedStart()))
     assert plain[0] > 0.03 and plain[1] > 1e-3
-    # Both are of second order in (STD / sigma_max)^2 = 0.018 now.
     assert matched[0] < plain[0] / 20
     assert matched[1] < plain[1] / 2
-    # At half the noise level an error of first order would be 4 times as large, these 16 times.
+    # The start lacks a share (STD / sigma_max)^2 of the mean, of which STD / sigma_max reaches the
+    # action: eight times as much at half the level. Without a matched start it is twice as much.
     closer = moments_off(MatchedStart(), Narrow(1.5))
     assert closer[0] / matched[0] > 6
     assert moments_off(JumpSampler(), Narrow(1.5))[0] / plain[0] < 3
@@ -92,7 +92,10 @@ def test_a_warm_start_stays():
     torch.testing.assert_close(number, expected)
 
 
-@pytest.mark.parametrize("sampler", [AncestralSampler(), "jumps", JumpSampler, MatchedStart(), 3])
+@pytest.mark.parametrize(
+    "sampler",
+    [AncestralSampler(), ConsistencySampler((0.5, 0.1)), "jumps", JumpSampler, MatchedStart(), 3],
+)
 def test_what_does_not_start_at_sigma_max_is_refused(sampler):
     with pytest.raises(TypeError, match="must be one that starts at sigma_max"):
         MatchedStart(sampler)

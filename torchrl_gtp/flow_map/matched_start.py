@@ -26,18 +26,22 @@ class MatchedStart:
     the denoiser D at ``sigma_max``.
 
     That is a step of the generative ODE from infinite noise. There its solution is
-    ``a_t / t = z + integral from t to infinity of D(a_r, r) / r^2 dr``; for Gaussian data of mean
-    m and covariance C the denoiser on the way is ``m + C z / r`` to first order in ``C / r^2``, and
-    the integral ``(m + C z / (2 t)) / t``, so that the start has the right mean and covariance to
-    that order. It needs a map whose denoiser has been trained: GTP, CTM, shortcut models,
-    diffusion or flow matching; not consistency training or mean flow.
+    ``a_t / t = z + integral from t to infinity of D(a_r, r) / r^2 dr``; for data of mean m and
+    covariance C the denoiser on the way is ``m + C z / r`` at large r, and the integral
+    ``(m + C z / (2 t)) / t``. ``D(sigma_max z / 2)`` is ``m + C z / (2 sigma_max)`` but for a share
+    ``C / sigma_max^2`` of the mean: the start has the right covariance to first order in that
+    share, and all of the mean but it. It needs a map whose denoiser has been trained: GTP, CTM,
+    shortcut models, diffusion or flow matching; not consistency training or mean flow.
+
+    Samples of a batch with a warm start from a level below ``sigma_max`` keep it, and pay the
+    evaluation nevertheless; at ``sigma_max``, or without a level, a given start is replaced.
 
     Args:
         sampler (Sampler): how the steps go on from there. Defaults to ``JumpSampler()``.
 
     Raises:
-        TypeError: for an :class:`AncestralSampler`, whose levels are of another kind, or for what
-            is no sampler.
+        TypeError: for a sampler with levels of its own, an :class:`AncestralSampler` or a
+            :class:`ConsistencySampler` with ``levels``, or for what is no sampler.
 
     Examples:
         >>> from torchrl_gtp.flow_map import MLPBackbone
@@ -54,7 +58,9 @@ class MatchedStart:
     def __post_init__(self) -> None:
         """Checks the sampler."""
         known = callable(self.sampler) and hasattr(self.sampler, "evaluations")
-        if not known or isinstance(self.sampler, (type, AncestralSampler, MatchedStart)):
+        own_levels = getattr(self.sampler, "levels", None) is not None
+        refused = isinstance(self.sampler, (type, AncestralSampler, MatchedStart))
+        if not known or own_levels or refused:
             raise TypeError(
                 "sampler must be one that starts at sigma_max, such as JumpSampler() or "
                 f"OdeSampler(), got {self.sampler!r}."
@@ -76,11 +82,7 @@ class MatchedStart:
         bounds: tuple[Tensor, Tensor] | None = None,
         stochastic: bool = True,
     ) -> Tensor:
-        """Takes noise to data; see :class:`Sampler`.
-
-        Samples of a batch that have a warm start from a level below ``sigma_max`` keep it; at
-        ``sigma_max`` itself the denoised action takes the place of theirs.
-        """
+        """Takes noise to data; see :class:`Sampler`."""
         sigma_max = flow_map.noise_levels.sigma_max
         level = noise.new_full((*noise.shape[:-1], 1), sigma_max)
         denoised = flow_map.denoise(0.5 * sigma_max * noise, level, condition)
