@@ -35,6 +35,7 @@ __all__ = [
     "run_cells",
     "run_cells_side_by_side",
     "versions",
+    "write_record",
 ]
 
 
@@ -182,13 +183,23 @@ def _finish(
     weights = {key: value.cpu() for key, value in actor.state_dict().items()}
     # The weights come first: an interrupted cell is not finished.
     _write_whole(cell.weights(folder), lambda to: torch.save(weights, to))
-    _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
+    write_record(record, path)
 
 
 @functools.cache
 def _floor(data: str, num_samples: int, device: torch.device) -> dict[str, float]:
     """The floor of a data set, which all of its cells share: measured once in a process."""
     return measure_floor(make_set(data), num_samples, device)
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Writes the file of a finished cell: whole, or not at all.
+
+    Args:
+        record: what the file has.
+        path: the file.
+    """
+    _write_whole(path, lambda to: to.write_text(json.dumps(record, indent=1) + "\n"))
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torchrl import torchrl_logger
 
-from benchmarks.few_step.cells import Cell
+from benchmarks.few_step.cells import Cell, write_record
 from benchmarks.few_step.evaluation import measure
 from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.report import (
@@ -35,7 +35,7 @@ from benchmarks.few_step.report import (
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.steps import read_cell
 from torchrl_gtp import GTPActor
-from torchrl_gtp.flow_map import MatchedStart
+from torchrl_gtp.flow_map import AncestralSampler, MatchedStart, Sampler
 
 __all__ = ["MATCHED", "measure_matched"]
 
@@ -53,11 +53,32 @@ def measure_matched(cell: Cell, actor: GTPActor) -> list[dict[str, Any]]:
         actor: the actor.
     """
     method = ALL_METHODS[cell.method]
-    samplers = {
-        f"{name}{MATCHED}": MatchedStart(sampler) for name, sampler in method.samplers.items()
-    }
-    matched = dataclasses.replace(method, samplers=samplers)
+    matched = dataclasses.replace(method, samplers=_matched_samplers(cell.method))
     return measure(actor, matched, make_set(cell.data), cell.num_samples, cell.seed)
+
+
+def _matched_samplers(method: str) -> dict[str, Sampler]:
+    return {
+        f"{name}{MATCHED}": MatchedStart(sampler)
+        for name, sampler in ALL_METHODS[method].samplers.items()
+    }
+
+
+def _has_own_levels(method: str) -> bool:
+    samplers = ALL_METHODS[method].samplers.values()
+    return any(isinstance(sampler, AncestralSampler) for sampler in samplers)
+
+
+def _measured(path: Path, record: dict[str, Any]) -> bool:
+    """Whether there is a file of this cell, trained once, with its rows from a matched start."""
+    if not path.is_file():
+        return False
+    there = json.loads(path.read_text())
+    samplers = {row["sampler"] for row in there["rows"]}
+    own = there["rows"][: len(record["rows"])]
+    return {**there, "rows": own} == record and samplers >= set(
+        _matched_samplers(record["cell"]["method"])
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods",
         nargs="+",
         default=["gtp", "diffusion"],
-        help="those with a trained denoiser; default: %(default)s",
+        choices=[name for name in ALL_METHODS if not _has_own_levels(name)],
+        metavar="METHOD",
+        help="those with a trained denoiser, not DDPM, which starts at levels of its own; "
+        "default: %(default)s",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step/matched"))
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -92,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cell, actor = read_cell(path)
         cells.append(cell)
         to = options.out / "cells" / path.name
-        if not to.is_file():
+        if not _measured(to, record):
             record["rows"] += measure_matched(cell, actor)
-            to.write_text(json.dumps(record, indent=1) + "\n")
+            write_record(record, to)
             torchrl_logger.info(f"Measured {path.stem}.")
     if not cells:
         parser.error(

@@ -39,15 +39,29 @@ def test_rows_of_a_matched_start_stand_beside_those_of_the_cell(tmp_path):
     text = (tmp_path / "matched" / "matched.md").read_text()
     assert text.startswith("`python -m benchmarks.few_step.matched --cells")
     # What is measured is not measured again.
-    made = cells[0].path(tmp_path / "matched").stat().st_mtime_ns
+    gtp, diffusion = (cell.path(tmp_path / "matched") for cell in cells[:2])
+    made = gtp.stat().st_mtime_ns
+    # A file of another training, and one that lacks the rows, are of no use.
+    whole = json.loads(diffusion.read_text())
+    diffusion.write_text(json.dumps({**whole, "cpu_seconds": -1.0}))
     main(arguments)
-    assert cells[0].path(tmp_path / "matched").stat().st_mtime_ns == made
+    assert gtp.stat().st_mtime_ns == made
+    assert json.loads(diffusion.read_text()) == whole
+    diffusion.write_text(cells[1].path(tmp_path).read_text())
+    main(arguments)
+    assert json.loads(diffusion.read_text()) == whole
 
 
 def test_the_cells_are_not_written_over(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--cells", str(tmp_path / "cells"), "--out", str(tmp_path)])
     assert "--out must be another folder" in capsys.readouterr().err
+
+
+def test_a_method_that_starts_elsewhere(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--cells", str(tmp_path), "--methods", "ddpm"])
+    assert "invalid choice: 'ddpm'" in capsys.readouterr().err
 
 
 def test_no_cell_of_these_methods(tmp_path, capsys):

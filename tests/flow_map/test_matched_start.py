@@ -87,9 +87,20 @@ def test_a_warm_start_stays():
     torch.testing.assert_close(found[1], JumpSampler()(flow_map, noise, None, 2, **options)[1])
     cold = MatchedStart()(flow_map, noise, None, 2)
     torch.testing.assert_close(found[[0, 2]], cold[[0, 2]])
-    number = MatchedStart()(flow_map, noise, None, 2, start=start, start_level=0.5)
-    expected = JumpSampler()(flow_map, noise, None, 2, start=start, start_level=0.5)
-    torch.testing.assert_close(number, expected)
+
+
+def test_a_number_for_the_level_of_a_warm_start_costs_nothing(monkeypatch):
+    flow_map, noise = Narrow(), torch.randn(3, 2, dtype=torch.float64)
+    start = torch.randn(3, 2, dtype=torch.float64)
+    cold = MatchedStart()(flow_map, noise, None, 2)
+    for level in (3, 3.0, torch.tensor(3.0)):
+        found = MatchedStart()(flow_map, noise, None, 2, start=start, start_level=level)
+        torch.testing.assert_close(found, cold)
+    monkeypatch.setattr(flow_map, "denoise", None)
+    for level in (0.5, 1):
+        found = MatchedStart()(flow_map, noise, None, 2, start=start, start_level=level)
+        expected = JumpSampler()(flow_map, noise, None, 2, start=start, start_level=level)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torchrl_gtp.flow_map import (
     MatchedStart,
     OdeSampler,
     VPSchedule,
+    fit_times,
 )
 from torchrl_gtp.modules import fit_sampler, step_errors
 from torchrl_gtp.trainers import GTPActorConfig
@@ -217,14 +218,27 @@ def passed_levels(sampler, num_steps):
     return levels[1:]
 
 
-def test_a_matched_start_stays_with_fitted_jumps():
+def test_jumps_are_fitted_from_a_matched_start(monkeypatch):
+    seen = []
+
+    def spy(flow_map, action, noise, *arguments, **options):
+        seen.append(noise)
+        return fit_times(flow_map, action, noise, *arguments, **options)
+
+    monkeypatch.setattr("torchrl_gtp.modules.number_of_steps.fit_times", spy)
     actor = gaussian_actor(0.1, sampler=MatchedStart(JumpSampler(gamma=0.5)))
     data = observations(60).set("action", MEAN + STD * torch.randn(60, 2))
     torch.manual_seed(0)
     fitted = fit_sampler(actor, data, num_steps=2)
     actor.sampler = JumpSampler(gamma=0.5)
     torch.manual_seed(0)
-    assert fitted == MatchedStart(fit_sampler(actor, data, num_steps=2))
+    plain = fit_sampler(actor, data, num_steps=2)
+    assert isinstance(fitted, MatchedStart) and fitted.sampler.gamma == plain.gamma == 0.5
+    from_start, noise = seen
+    sigma_max = actor.flow_map.noise_levels.sigma_max
+    shift = MatchedStart().start(actor.flow_map, noise, None) / sigma_max
+    assert shift.abs().min() > 0.0
+    torch.testing.assert_close(from_start, noise + shift)
     actor.sampler = fitted
     with pytest.raises(ValueError, match="is for one number of steps"):
         step_errors(actor, data)

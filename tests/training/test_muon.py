@@ -183,6 +183,35 @@ def test_a_group_of_muon_has_a_rate(rate):
 
 
 @needs_muon
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0\.1"),
+        (
+            {"weight_decay": 0.1, "betas": (0.9, 0.99)},
+            r"has no options \['betas', 'weight_decay'\]",
+        ),
+    ],
+)
+def test_a_group_of_muon_has_options_that_it_heeds(options, message):
+    adam_groups, muon_groups = groups_of(make_net())
+    muon_groups[0].update(options)
+    with pytest.raises(ValueError, match=message):
+        AdamWithMuon(adam_groups, muon_groups)
+
+
+@needs_muon
+def test_a_state_without_momentum_goes_on_with_the_default():
+    net = make_net()
+    optimizer = AdamWithMuon(*groups_of(net))
+    state = optimizer.state_dict()
+    del state["param_groups"][1]["momentum"]
+    optimizer.load_state_dict(state)
+    step(net, optimizer)
+    assert optimizer.param_groups[1]["momentum"] == 0.95
+
+
+@needs_muon
 def test_no_group_comes_later():
     optimizer = AdamWithMuon(*groups_of(make_net()))
     with pytest.raises(NotImplementedError, match="make a new one"):

@@ -33,8 +33,9 @@ class MatchedStart:
     share, and all of the mean but it. It needs a map whose denoiser has been trained: GTP, CTM,
     shortcut models, diffusion or flow matching; not consistency training or mean flow.
 
-    Samples of a batch with a warm start from a level below ``sigma_max`` keep it, and pay the
-    evaluation nevertheless; at ``sigma_max``, or without a level, a given start is replaced.
+    A warm start from a level below ``sigma_max`` stays as it is. If the level is one number it
+    costs no further evaluation; a tensor of levels does, since some of a batch may start cold. At
+    ``sigma_max``, or without a level, a given start is replaced.
 
     Args:
         sampler (Sampler): how the steps go on from there. Defaults to ``JumpSampler()``.
@@ -70,6 +71,27 @@ class MatchedStart:
         """Returns one more than those of the sampler."""
         return self.sampler.evaluations(num_steps) + 1
 
+    def start(self, flow_map: FlowMap, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Computes what the first level of noise is added to: ``D(sigma_max z / 2)``.
+
+        Args:
+            flow_map (FlowMap): the flow map.
+            noise (Tensor): standard normal noise [..., A].
+            condition (Tensor, optional): condition [..., C].
+
+        Returns:
+            Tensor: the ``start`` [..., A] of the sampler.
+
+        Examples:
+            >>> from torchrl_gtp.flow_map import MLPBackbone
+            >>> flow_map = FlowMap(MLPBackbone(action_dim=2))
+            >>> MatchedStart().start(flow_map, torch.randn(8, 2), None).shape
+            torch.Size([8, 2])
+        """
+        sigma_max = flow_map.noise_levels.sigma_max
+        level = noise.new_full((*noise.shape[:-1], 1), sigma_max)
+        return flow_map.denoise(0.5 * sigma_max * noise, level, condition)
+
     def __call__(
         self,
         flow_map: FlowMap,
@@ -84,17 +106,19 @@ class MatchedStart:
     ) -> Tensor:
         """Takes noise to data; see :class:`Sampler`."""
         sigma_max = flow_map.noise_levels.sigma_max
-        level = noise.new_full((*noise.shape[:-1], 1), sigma_max)
-        denoised = flow_map.denoise(0.5 * sigma_max * noise, level, condition)
-        if start_level is not None:
-            is_cold = torch.as_tensor(start_level, device=noise.device) >= sigma_max
-            denoised = torch.where(is_cold, denoised, 0.0 if start is None else start)
+        if start_level is None or isinstance(start_level, Tensor) or start_level >= sigma_max:
+            cold = self.start(flow_map, noise, condition)
+            if isinstance(start_level, Tensor):
+                warm = torch.zeros_like(cold) if start is None else start
+                is_cold = (start_level >= sigma_max).to(noise.device)
+                cold = torch.where(is_cold, cold, warm)
+            start = cold
         return self.sampler(
             flow_map,
             noise,
             condition,
             num_steps,
-            start=denoised,
+            start=start,
             start_level=start_level,
             bounds=bounds,
             stochastic=stochastic,

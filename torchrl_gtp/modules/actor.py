@@ -72,8 +72,9 @@ class GTPActor(SamplingModule):
             ``"start_level"``.
         sampler (str or Sampler): how K steps take noise to an action: ``"jumps"``, ``"matched"``,
             ``"adaptive"``, ``"euler"``, ``"heun"``, ``"ddpm"``, ``"consistency"`` or an object of
-            :mod:`~torchrl_gtp.flow_map.samplers`. It may be changed as ``num_steps`` may. Defaults
-            to ``"jumps"``.
+            :mod:`~torchrl_gtp.flow_map.samplers`. ``"matched"`` needs a map whose denoiser has been
+            trained (:class:`~torchrl_gtp.flow_map.MatchedStart`). It may be changed as
+            ``num_steps`` may. Defaults to ``"jumps"``.
         num_steps (int): the number of jumps or steps K; it may be changed at any time through the
             attribute of that name, or for one call through ``actor(td, num_steps=K)``; but not
             after a capture in a CUDA graph, which would ignore it (see

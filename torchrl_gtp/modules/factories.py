@@ -51,7 +51,8 @@ def make_gtp_actor(
             ``"noise"``.
         sampler (str or Sampler): how K steps take noise to an action: ``"jumps"``, ``"matched"``,
             ``"adaptive"``, ``"euler"``, ``"heun"``, ``"ddpm"``, ``"consistency"`` or an object of
-            :mod:`~torchrl_gtp.flow_map.samplers`. Defaults to ``"jumps"``.
+            :mod:`~torchrl_gtp.flow_map.samplers`. ``"matched"`` needs a map whose denoiser has been
+            trained (:class:`~torchrl_gtp.flow_map.MatchedStart`). Defaults to ``"jumps"``.
         num_steps (int): the number of jumps or steps K. Defaults to ``5``.
         chunk_length (int, optional): the number H of actions generated at once, for actions
             [..., H, A]. Defaults to ``None``: [..., A].

@@ -112,7 +112,7 @@ def fit_sampler(
 
     They are fitted to deterministic jumps, from the spacing of the actor's own sampler on: where
     no level moves, the jumps are those that it has. A ``gamma`` of that sampler is kept, and a
-    matched start, although the fit is from pure noise. Levels that were fitted before are no
+    matched start, from which the levels are fitted then. Levels that were fitted before are no
     spacing: from them the search begins at the Karras levels.
 
     Args:
@@ -171,13 +171,18 @@ def fit_sampler(
     dtype = actor.low.dtype
     action = action.to(dtype).reshape(-1, actor.flat_dim)
     noise = torch.randn(num_samples, *action.shape, dtype=dtype, device=action.device)
+    condition = condition.to(dtype).reshape(-1, condition.shape[-1])
     low, high = (bound.expand(actor.event_shape).flatten() for bound in (actor.low, actor.high))
-    with evaluation_mode(actor):
+    with evaluation_mode(actor), torch.no_grad():
+        if isinstance(actor.sampler, MatchedStart):
+            each = condition.expand(num_samples, *condition.shape)
+            start = actor.sampler.start(actor.flow_map, noise, each)
+            noise = noise + start / actor.flow_map.noise_levels.sigma_max
         times = fit_times(
             actor.flow_map,
             action,
             noise,
-            condition.to(dtype).reshape(-1, condition.shape[-1]),
+            condition,
             num_steps,
             bounds=(low, high),
             spacing=jumps.spacing,

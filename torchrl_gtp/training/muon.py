@@ -12,6 +12,9 @@ from torch.optim import Adam, Optimizer
 __all__ = ["AdamWithMuon", "hidden_weights"]
 
 _FOR_ALL_WEIGHTS = {"maximize": False, "weight_decay": 0}
+_MOMENTUM = 0.95
+# A name and a scheduler's rate at the start do not change a step.
+_OF_MUON_GROUPS = {"params", "lr", "momentum", "name", "initial_lr"}
 
 
 class AdamWithMuon(Optimizer):
@@ -25,7 +28,8 @@ class AdamWithMuon(Optimizer):
     Args:
         adam_groups (sequence of dict): parameter groups of Adam, at least one.
         muon_groups (sequence of dict): parameter groups of Muon, at least one, of parameters with
-            two dimensions. Each has a rate ``"lr"`` of its own, not negative.
+            two dimensions. Each has a rate ``"lr"`` of its own, not negative, and may have a
+            ``"momentum"``, a ``"name"`` and an ``"initial_lr"``.
         momentum (float): Muon's momentum, which is Nesterov's, in [0, 1). Defaults to ``0.95``.
         **adam_options: further arguments of :class:`torch.optim.Adam`, for its groups. Not
             ``weight_decay`` and ``maximize``, which would leave out the weights of Muon.
@@ -48,7 +52,7 @@ class AdamWithMuon(Optimizer):
         adam_groups: Sequence[dict[str, Any]],
         muon_groups: Sequence[dict[str, Any]],
         *,
-        momentum: float = 0.95,
+        momentum: float = _MOMENTUM,
         **adam_options: Any,
     ) -> None:
         muon = getattr(torch.optim, "Muon", None)
@@ -57,8 +61,8 @@ class AdamWithMuon(Optimizer):
                 f"torch.optim.Muon came with torch 2.9, this is {torch.__version__}: install a "
                 "later one, or train with Adam alone."
             )
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"momentum must lie in [0, 1), got {momentum}.")
+        # Its momentum stands in the group, as Adam's betas do, so that it is saved with it.
+        muon_groups = [{"momentum": momentum, **group} for group in muon_groups]
         for name, accepted in _FOR_ALL_WEIGHTS.items():
             if adam_options.get(name, accepted) != accepted:
                 raise ValueError(
@@ -70,10 +74,15 @@ class AdamWithMuon(Optimizer):
                 raise ValueError(
                     f"Each of muon_groups must have an 'lr' of at least 0, got {group.get('lr')}."
                 )
+            if not 0.0 <= group["momentum"] < 1.0:
+                raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']}.")
+            if unknown := sorted(group.keys() - _OF_MUON_GROUPS):
+                raise ValueError(
+                    f"A group of Muon has no options {unknown}: it accepts "
+                    f"{sorted(_OF_MUON_GROUPS)}. Leave them out, or give them to adam_groups."
+                )
         self._muon: Optimizer | None = None
         self._adam = Adam(adam_groups, **adam_options)
-        # Its momentum stands in the group, as Adam's betas do, so that it is saved with it.
-        muon_groups = [{"momentum": momentum, **group} for group in muon_groups]
         super().__init__([*self._adam.param_groups, *muon_groups], {})
         whole_steps = [{"params": group["params"]} for group in self._muon_groups]
         self._muon = muon(whole_steps, lr=1.0, weight_decay=0.0)
@@ -90,6 +99,8 @@ class AdamWithMuon(Optimizer):
         self._adam.param_groups = self.param_groups[: len(self._adam.param_groups)]
         # Adam fills in the options that a group of an earlier version lacks.
         self._adam.__setstate__({})
+        for group in self._muon_groups:
+            group.setdefault("momentum", _MOMENTUM)
 
     def __getstate__(self) -> dict[str, Any]:
         """Adds the parts to what is copied and pickled."""
@@ -142,8 +153,8 @@ def hidden_weights(module: nn.Module) -> set[str]:
     """Finds the weights of hidden layers, for which Muon is meant.
 
     They are those of the ``nn.Linear`` layers in an ``nn.Sequential``, such as
-    :class:`torchrl.modules.MLP`, or in its blocks, but for its first and its last module with
-    parameters, which read the inputs and make the outputs.
+    :class:`torchrl.modules.MLP`, or in its blocks, but for the first and the last of its modules
+    that hold such layers, which read the inputs and make the outputs.
 
     Args:
         module (nn.Module): a network.
