@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 # What a field stood for before it was there, where that is not its default.
-BEFORE: dict[str, Any] = {"loss.semigroup_every": None}
+BEFORE: dict[str, Any] = {"actor.sampler": "jumps", "loss.semigroup_every": None}
 
 
 def recipe_config(*files: Path) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_reward_scale_and_shift(config: MakeConfig) -> None:
                 "num_steps",
                 "chunk_length",
             },
-            {"sigma_data", "noise_levels", "activation"},
+            {"sampler", "sigma_data", "noise_levels", "activation"},
         ),
         (
             "critic",
