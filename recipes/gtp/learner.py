@@ -26,7 +26,7 @@ from torchrl_gtp import (
     make_value,
 )
 from torchrl_gtp.data import MinariReplayBuffer
-from torchrl_gtp.flow_map import action_scale
+from torchrl_gtp.flow_map import MatchedStart, action_scale
 from torchrl_gtp.modules.candidates import Selection
 from torchrl_gtp.objectives import make_critic
 from torchrl_gtp.training import Update, cosine, make_optimizer
@@ -49,7 +49,8 @@ def make_loss(
         loss_class: a loss derived from ``GTPLoss``, which takes the group ``loss`` instead.
 
     Raises:
-        ValueError: if a group has an option that the library does not know.
+        ValueError: if a group has an option that the library does not know, or the actor starts
+            from a denoiser that the loss does not train.
     """
     metadata = buffer.metadata
     actor_options: dict[str, Any] = instantiate(cfg.actor, _convert_="all")
@@ -72,6 +73,7 @@ def make_loss(
     reserved = ("actor_network", "qvalue_network", "value_network", "critic", "progress")
     reserved = (*reserved, "denoiser_network", "reduction", "sync_advantage")
     check_options("loss", loss_options, loss_class, reserved=reserved)
+    _check_start(actor, loss_options)
     loss_options["sync_advantage"] = distributed.is_initialized()
     if bc:
         return loss_class(actor, **loss_options)
@@ -99,6 +101,19 @@ def make_loss(
         kind, actor, metadata.observation_dim, networks=networks, gamma=gamma, **critic_options
     )
     return loss_class(actor, critic=critic, **loss_options)
+
+
+def _check_start(actor: GTPActor, loss_options: Mapping[str, Any]) -> None:
+    if not isinstance(actor.sampler, MatchedStart):
+        return
+    objective = loss_options.get("objective")
+    has_flow = objective is None or "flow" in objective.terms
+    if not has_flow or loss_options.get("lambda_flow") == 0:
+        raise ValueError(
+            "A matched start asks the denoiser, which this loss does not train: its objective has "
+            "no term 'flow', or loss.lambda_flow=0. Set actor.sampler=jumps, or the objective's "
+            "own sampler (docs/family.md)."
+        )
 
 
 # Cloning has none of them, but a config for both may name them.

@@ -87,6 +87,10 @@ def test_a_warm_start_stays():
     torch.testing.assert_close(found[1], JumpSampler()(flow_map, noise, None, 2, **options)[1])
     cold = MatchedStart()(flow_map, noise, None, 2)
     torch.testing.assert_close(found[[0, 2]], cold[[0, 2]])
+    # Without a start a level below starts from noise alone, as it does without a matched start.
+    found = MatchedStart()(flow_map, noise, None, 2, start_level=levels)
+    expected = JumpSampler()(flow_map, noise, None, 2, start_level=levels)
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_a_number_for_the_level_of_a_warm_start_costs_nothing(monkeypatch):

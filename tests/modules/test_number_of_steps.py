@@ -219,7 +219,14 @@ def passed_levels(sampler, num_steps):
 
 
 def test_jumps_are_fitted_from_a_matched_start(monkeypatch):
-    seen = []
+    seen, conditions = [], []
+    start = MatchedStart.start
+
+    def spy_on_start(sampler, flow_map, noise, condition):
+        conditions.append(condition)
+        return start(sampler, flow_map, noise, condition)
+
+    monkeypatch.setattr(MatchedStart, "start", spy_on_start)
 
     def spy(flow_map, action, noise, *arguments, **options):
         seen.append(noise)
@@ -235,6 +242,7 @@ def test_jumps_are_fitted_from_a_matched_start(monkeypatch):
     plain = fit_sampler(actor, data, num_steps=2)
     assert isinstance(fitted, MatchedStart) and fitted.sampler.gamma == plain.gamma == 0.5
     from_start, noise = seen
+    assert torch.equal(conditions[0], data["observation"].double().expand(2, 60, 3))
     sigma_max = actor.flow_map.noise_levels.sigma_max
     shift = MatchedStart().start(actor.flow_map, noise, None) / sigma_max
     assert shift.abs().min() > 0.0

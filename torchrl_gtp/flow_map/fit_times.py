@@ -71,7 +71,8 @@ def fit_times(
     Args:
         flow_map (FlowMap): the flow map.
         action (Tensor): actions of the data [N, A].
-        noise (Tensor): standard normal noise [S, N, A], for S >= 2 samples under each condition.
+        noise (Tensor): standard normal noise [S, N, A], for S >= 2 samples under each condition;
+            what a matched start adds to it, over ``sigma_max``, is part of it.
         condition (Tensor, optional): the conditions of the actions [N, C].
         num_steps (int): the number of jumps K, at least 2.
         bounds (pair of Tensor, optional): the bounds of an action, each [A], that samples are

@@ -177,6 +177,7 @@ def fit_sampler(
         if isinstance(actor.sampler, MatchedStart):
             each = condition.expand(num_samples, *condition.shape)
             start = actor.sampler.start(actor.flow_map, noise, each)
+            check_values("the matched start", start, "look at the weights of flow_map")
             noise = noise + start / actor.flow_map.noise_levels.sigma_max
         times = fit_times(
             actor.flow_map,

@@ -12,9 +12,8 @@ from torch.optim import Adam, Optimizer
 __all__ = ["AdamWithMuon", "hidden_weights"]
 
 _FOR_ALL_WEIGHTS = {"maximize": False, "weight_decay": 0}
-_MOMENTUM = 0.95
-# A name and a scheduler's rate at the start do not change a step.
-_OF_MUON_GROUPS = {"params", "lr", "momentum", "name", "initial_lr"}
+# A name and what schedulers note of the rate do not change a step.
+_OF_MUON_GROUPS = {"params", "lr", "momentum", "name", "initial_lr", "max_lr", "min_lr"}
 
 
 class AdamWithMuon(Optimizer):
@@ -29,7 +28,7 @@ class AdamWithMuon(Optimizer):
         adam_groups (sequence of dict): parameter groups of Adam, at least one.
         muon_groups (sequence of dict): parameter groups of Muon, at least one, of parameters with
             two dimensions. Each has a rate ``"lr"`` of its own, not negative, and may have a
-            ``"momentum"``, a ``"name"`` and an ``"initial_lr"``.
+            ``"momentum"``, a ``"name"`` and what schedulers of the rate note.
         momentum (float): Muon's momentum, which is Nesterov's, in [0, 1). Defaults to ``0.95``.
         **adam_options: further arguments of :class:`torch.optim.Adam`, for its groups. Not
             ``weight_decay`` and ``maximize``, which would leave out the weights of Muon.
@@ -52,7 +51,7 @@ class AdamWithMuon(Optimizer):
         adam_groups: Sequence[dict[str, Any]],
         muon_groups: Sequence[dict[str, Any]],
         *,
-        momentum: float = _MOMENTUM,
+        momentum: float = 0.95,
         **adam_options: Any,
     ) -> None:
         muon = getattr(torch.optim, "Muon", None)
@@ -69,19 +68,24 @@ class AdamWithMuon(Optimizer):
                     f"{name}={adam_options[name]} would be for the weights of Adam alone, not for "
                     "those of Muon: leave it out, or train with Adam alone."
                 )
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1), got {momentum}.")
         for group in muon_groups:
             if not float(group.get("lr", float("nan"))) >= 0.0:
                 raise ValueError(
                     f"Each of muon_groups must have an 'lr' of at least 0, got {group.get('lr')}."
                 )
             if not 0.0 <= group["momentum"] < 1.0:
-                raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']}.")
+                raise ValueError(
+                    f"The momentum of a group must lie in [0, 1), got {group['momentum']}."
+                )
             if unknown := sorted(group.keys() - _OF_MUON_GROUPS):
                 raise ValueError(
                     f"A group of Muon has no options {unknown}: it accepts "
                     f"{sorted(_OF_MUON_GROUPS)}. Leave them out, or give them to adam_groups."
                 )
         self._muon: Optimizer | None = None
+        self._momentum = momentum
         self._adam = Adam(adam_groups, **adam_options)
         super().__init__([*self._adam.param_groups, *muon_groups], {})
         whole_steps = [{"params": group["params"]} for group in self._muon_groups]
@@ -100,11 +104,12 @@ class AdamWithMuon(Optimizer):
         # Adam fills in the options that a group of an earlier version lacks.
         self._adam.__setstate__({})
         for group in self._muon_groups:
-            group.setdefault("momentum", _MOMENTUM)
+            group.setdefault("momentum", self._momentum)
 
     def __getstate__(self) -> dict[str, Any]:
         """Adds the parts to what is copied and pickled."""
-        return {**super().__getstate__(), "_adam": self._adam, "_muon": self._muon}
+        parts = {"_adam": self._adam, "_muon": self._muon, "_momentum": self._momentum}
+        return {**super().__getstate__(), **parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over a state; the parts share it again."""

@@ -21,9 +21,11 @@ from recipes.gtp import train as recipe
 from recipes.gtp.training import Run
 from tests.recipes.conftest import TINY
 from torchrl_gtp import CandidateActor, GTPLoss, NoiseLevels, make_gtp_actor, make_qvalue
+from torchrl_gtp.flow_map import JumpSampler, MatchedStart
 
 MakeConfig = Callable[..., DictConfig]
 CONFIG = Path(recipe.__file__).with_name("config.yaml")
+MEAN_FLOW = "loss.objective={_target_: recipes.study.learners.family_objective, name: mean_flow}"
 ROOT = Path(recipe.__file__).parents[2]
 
 
@@ -228,6 +230,15 @@ def test_default_noise_levels_are_those_of_the_library() -> None:
     assert instantiate(OmegaConf.load(CONFIG).actor.noise_levels) == NoiseLevels()
 
 
+def test_policies_sample_from_a_matched_start(config: MakeConfig) -> None:
+    cfg = config()
+    loss = recipe.make_loss(cfg, recipe.make_buffer(cfg), bc=True)
+    assert loss.target_actor().sampler == MatchedStart()
+    cfg = config("loss.lambda_flow=0", "actor.sampler=jumps")
+    loss = recipe.make_loss(cfg, recipe.make_buffer(cfg), bc=True)
+    assert loss.target_actor().sampler == JumpSampler()
+
+
 @pytest.mark.parametrize("stop_in", ["gtp_bc", "gtp"])
 def test_resumed_run_equals_uninterrupted_run(
     config: MakeConfig,
@@ -359,6 +370,8 @@ def test_folder_of_another_run_is_not_overwritten(config: MakeConfig, tmp_path: 
         ("optim.lr_schedule={actor_network: linear}", r"optim\.lr_schedule must be 'constant' or"),
         ("optim.grad_clip={actor: 1.0}", r"optim\.grad_clip names .*'actor'.*'actor_network'"),
         ("optim.muon_lr={actor: 0.02}", r"optim\.muon_lr names .*'actor'.*'actor_network'"),
+        ("loss.lambda_flow=0", r"A matched start asks the denoiser.* Set actor\.sampler=jumps"),
+        (MEAN_FLOW, r"A matched start asks the denoiser.* has no term 'flow'"),
         ("dataset=gtp/pointmaze/large-v0", r"python -m torchrl_gtp\.data\.point_maze large$"),
     ],
 )

@@ -54,6 +54,10 @@ def config(datasets: Path) -> Iterator[MakeConfig]:
     torch.set_num_threads(threads)
 
 
+def test_the_sampler_is_that_of_the_published_figures(config: MakeConfig) -> None:
+    assert config().actor.sampler == "jumps"
+
+
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     lines = (folder / "gtp" / "scalars" / f"{name}.csv").read_text().splitlines()
     return [(int(step), float(value)) for step, value in (line.split(",") for line in lines)]

@@ -171,6 +171,11 @@ def test_sigterm_leaves_a_checkpoint(make_cell, tmp_path: Path) -> None:
     assert run_here(cell, tmp_path)["updates"] == 12
 
 
+def test_gtp_samples_as_in_the_paper(make_cell) -> None:
+    """The recipe does otherwise; the published studies have this."""
+    assert make_cell("gtp").config.actor.sampler == "jumps"
+
+
 def test_other_settings_in_the_same_folder_are_refused(make_cell, tmp_path: Path) -> None:
     run_here(make_cell("bc"), tmp_path)
     with pytest.raises(ValueError, match=r"optim\.steps: 12 and 13") as error:
