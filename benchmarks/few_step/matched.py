@@ -2,11 +2,13 @@
 
 Takes finished cells with their weights, samples from them with a
 :class:`~torchrl_gtp.flow_map.MatchedStart` before each sampler that can have one, and writes cells
-with these rows beside their own, ``matched.csv`` and ``matched.md``::
+with these rows beside their own, ``matched.csv`` and ``matched.md``. Cells of methods that are not
+measured go into the tables as they are::
 
     python -m benchmarks.few_step.matched --cells outputs/few_step/cells
 
-Data and first noise are those that the cells were measured with.
+Data and first noise are those that the cells were measured with. Jumps with fresh noise are
+measured with another share of it besides. What has been measured is not measured again.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +35,19 @@ from benchmarks.few_step.report import (
     write_markdown,
 )
 from benchmarks.few_step.sets import make_set
-from benchmarks.few_step.steps import read_cell
+from benchmarks.few_step.steps import cell_of, read_cell
 from torchrl_gtp import GTPActor
-from torchrl_gtp.flow_map import AncestralSampler, MatchedStart, Sampler
+from torchrl_gtp.flow_map import AncestralSampler, JumpSampler, MatchedStart, Sampler
 
 __all__ = ["MATCHED", "measure_matched"]
 
 MATCHED = ", matched start"
 """What the names of samplers end with."""
 
+_LESS_NOISE = {"gamma=0.7": JumpSampler(gamma=0.7)}
 
-def measure_matched(cell: Cell, actor: GTPActor) -> list[dict[str, Any]]:
+
+def measure_matched(cell: Cell, actor: GTPActor, known: Collection[str]) -> list[dict[str, Any]]:
     """Measures the samplers of a cell's method from a matched start.
 
     K counts the steps of the sampler; the start takes one evaluation more.
@@ -51,17 +55,24 @@ def measure_matched(cell: Cell, actor: GTPActor) -> list[dict[str, Any]]:
     Args:
         cell: what was trained.
         actor: the actor.
+        known: names of samplers that have been measured.
     """
     method = ALL_METHODS[cell.method]
-    matched = dataclasses.replace(method, samplers=_matched_samplers(cell.method))
-    return measure(actor, matched, make_set(cell.data), cell.num_samples, cell.seed)
+    data = make_set(cell.data)
+    rows = []
+    for name, sampler in _matched_samplers(cell.method).items():
+        if name not in known:
+            # One at a time, so that what it draws does not depend on those before.
+            one = dataclasses.replace(method, samplers={name: sampler})
+            rows += measure(actor, one, data, cell.num_samples, cell.seed)
+    return rows
 
 
 def _matched_samplers(method: str) -> dict[str, Sampler]:
-    return {
-        f"{name}{MATCHED}": MatchedStart(sampler)
-        for name, sampler in ALL_METHODS[method].samplers.items()
-    }
+    samplers = dict(ALL_METHODS[method].samplers)
+    if "gamma=0.9" in samplers:
+        samplers |= _LESS_NOISE
+    return {f"{name}{MATCHED}": MatchedStart(sampler) for name, sampler in samplers.items()}
 
 
 def _has_own_levels(method: str) -> bool:
@@ -69,16 +80,15 @@ def _has_own_levels(method: str) -> bool:
     return any(isinstance(sampler, AncestralSampler) for sampler in samplers)
 
 
-def _measured(path: Path, record: dict[str, Any]) -> bool:
-    """Whether there is a file of this cell, trained once, with its rows from a matched start."""
-    if not path.is_file():
-        return False
-    there = json.loads(path.read_text())
-    samplers = {row["sampler"] for row in there["rows"]}
-    own = there["rows"][: len(record["rows"])]
-    return {**there, "rows": own} == record and samplers >= set(
-        _matched_samplers(record["cell"]["method"])
-    )
+def _begun(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, with the rows that are there already from the same training."""
+    if path.is_file():
+        there: dict[str, Any] = json.loads(path.read_text())
+        own = {**there, "rows": there["rows"][: len(record["rows"])]}
+        # As text: a figure that is no number is not equal to itself.
+        if json.dumps(own) == json.dumps(record):
+            return there
+    return record
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=["gtp", "diffusion"],
         choices=[name for name in ALL_METHODS if not _has_own_levels(name)],
         metavar="METHOD",
-        help="those with a trained denoiser, not DDPM, which starts at levels of its own; "
-        "default: %(default)s",
+        help="those to measure, which need a trained denoiser; not DDPM, which starts at levels "
+        "of its own; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/few_step/matched"))
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -105,22 +115,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--out must be another folder than that of --cells, got {options.out}")
     torch.set_num_threads(1)
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
-    cells = []
+    cells, measured = [], False
     for path in sorted(options.cells.glob("*.json")):
         record = json.loads(path.read_text())
+        to = options.out / "cells" / path.name
         if record["cell"]["method"] not in options.methods:
+            write_record(record, to)
+            cells.append(cell_of(record))
             continue
         if not path.with_suffix(".pt").is_file():
             torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
             continue
         cell, actor = read_cell(path)
         cells.append(cell)
-        to = options.out / "cells" / path.name
-        if not _measured(to, record):
-            record["rows"] += measure_matched(cell, actor)
-            write_record(record, to)
+        measured = True
+        record = _begun(to, record)
+        rows = measure_matched(cell, actor, {row["sampler"] for row in record["rows"]})
+        if rows:
+            write_record({**record, "rows": [*record["rows"], *rows]}, to)
             torchrl_logger.info(f"Measured {path.stem}.")
-    if not cells:
+    if not measured:
         parser.error(
             f"--cells: there is no finished cell of {options.methods} with its weights in "
             f"{options.cells}"

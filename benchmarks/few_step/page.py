@@ -4,7 +4,6 @@ The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of G
 
     python -m benchmarks.few_step.page targets docs/results/few_step/targets.csv
     python -m benchmarks.few_step.page muon docs/results/few_step/muon.csv
-    python -m benchmarks.few_step.page matched docs/results/few_step/matched.csv
     python -m benchmarks.few_step.page quality docs/results/few_step/three_methods.csv
     python -m benchmarks.few_step.page methods docs/results/few_step/nine_methods.csv
     python -m benchmarks.few_step.page shapes docs/results/few_step/shapes.csv
@@ -14,70 +13,37 @@ The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of G
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks.few_step.evaluation import NUM_STEPS
-from benchmarks.few_step.kept import ENERGY, FACTORS, SHARE, Row, digits_of, read_rows, sets_of
-from benchmarks.few_step.matched import MATCHED
+from benchmarks.few_step.kept import ENERGY, SHARE, Row, digits_of, read_rows, sets_of
+from benchmarks.few_step.page_muon import muon_tables
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import mean_and_spread
+from benchmarks.few_step.ways import (
+    COMPARISONS,
+    Way,
+    columns_of,
+    figures_of,
+    sets_table,
+    verdict,
+    verdict_line,
+    ways,
+)
 from recipes.common.tables import markdown_table, number
 
-__all__ = [
-    "matched_tables",
-    "methods_tables",
-    "muon_tables",
-    "quality_tables",
-    "shapes_tables",
-    "targets_tables",
-    "verdict",
-]
-
-
-class _Way(NamedTuple):
-    """A way to sample: one column."""
-
-    title: str
-    method: str
-    sampler: str
-    num_steps: int
-
-
-def _ways(title: str, method: str, sampler: str, *num_steps: int) -> list[_Way]:
-    # The title stands once, before the first K.
-    titles = [f"{title} K = {num_steps[0]}", *(f"K = {steps}" for steps in num_steps[1:])]
-    return [
-        _Way(text, method, sampler, steps) for text, steps in zip(titles, num_steps, strict=True)
-    ]
-
-
-def _columns(gtp: str) -> list[_Way]:
-    return [
-        *_ways("GTP", gtp, "jumps", 1, 2, 5),
-        *_ways("`gamma=0.9`", gtp, "gamma=0.9", 2, 5),
-        *_ways("diffusion", "diffusion", "heun", 10, 40),
-        *_ways("consistency", "consistency", "consistency", 1, 2, 5),
-    ]
+__all__ = ["methods_tables", "quality_tables", "shapes_tables", "targets_tables"]
 
 
 _LOWER_RATE = "gtp:lr=2e-3"
 _BOTH_RATES = [
-    *_ways("`lr=3e-3`", "gtp", "jumps", 1, 2, 5),
-    *_ways("`gamma=0.9`", "gtp", "gamma=0.9", 2, 5),
-    *_ways("`lr=2e-3`", _LOWER_RATE, "jumps", 1, 2, 5),
-    *_ways("`gamma=0.9`", _LOWER_RATE, "gamma=0.9", 2, 5),
-]
-_STARTS = [
-    *_ways("GTP", "gtp", "jumps", 1, 2, 5),
-    *_ways("matched", "gtp", f"jumps{MATCHED}", 1, 2, 5),
-    *_ways("matched, `gamma=0.9`", "gtp", f"gamma=0.9{MATCHED}", 2, 5),
-    *_ways("diffusion", "diffusion", "heun", 10, 40),
-    *_ways("matched", "diffusion", f"heun{MATCHED}", 10, 40),
+    *ways("`lr=3e-3`", "gtp", "jumps", 1, 2, 5),
+    *ways("`gamma=0.9`", "gtp", "gamma=0.9", 2, 5),
+    *ways("`lr=2e-3`", _LOWER_RATE, "jumps", 1, 2, 5),
+    *ways("`gamma=0.9`", _LOWER_RATE, "gamma=0.9", 2, 5),
 ]
 # With Heun's method 2 K - 1 evaluations.
 _SAMPLERS = {
@@ -101,32 +67,6 @@ _VARIANT_WAYS = {
 }
 _JUMPS = {"deterministic": "jumps", "- `gamma=0.9`": "gamma=0.9"}
 _NOISED_STEPS = (2, 3, 5, 10, 40)
-_COMPARISONS = [
-    ("two jumps, consistency policy K = 2", 2, _Way("", "consistency", "consistency", 2)),
-    ("two jumps, diffusion K = 10", 2, _Way("", "diffusion", "heun", 10)),
-    ("five jumps, diffusion K = 40", 5, _Way("", "diffusion", "heun", 40)),
-    ("one jump, consistency policy K = 1", 1, _Way("", "consistency", "consistency", 1)),
-]
-
-
-def verdict(first: Sequence[float], second: Sequence[float]) -> str:
-    """Says whether the first of two methods is ahead, where smaller figures are better.
-
-    They are level if their means differ by no more than the root of the summed squares of both
-    standard deviations, of a sample (n - 1).
-
-    Args:
-        first: the figures of the first method, at least two seeds.
-        second: those of the second.
-
-    Examples:
-        >>> verdict([1.0, 2.0], [2.0, 3.0]), verdict([1.0, 1.2], [2.0, 2.2])
-        ('level', 'ahead')
-    """
-    difference = statistics.fmean(first) - statistics.fmean(second)
-    if abs(difference) <= math.hypot(statistics.stdev(first), statistics.stdev(second)):
-        return "level"
-    return "ahead" if difference < 0 else "behind"
 
 
 def quality_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -136,36 +76,12 @@ def quality_tables(rows: Sequence[Row]) -> dict[str, str]:
         rows: those of ``results.csv``, of three seeds.
     """
     return {
-        "The sets": _sets_table(rows, ENERGY, _columns("gtp")),
-        "The sets, share on a mode": _sets_table(rows, SHARE, _columns("gtp")),
+        "The sets": sets_table(rows, ENERGY, columns_of("gtp")),
+        "The sets, share on a mode": sets_table(rows, SHARE, columns_of("gtp")),
         "Ahead, level and behind": _verdicts_table(rows),
         "Jumps with fresh noise": _noise_table(rows),
         "Seeds that gain by fresh noise": _gains_table(rows),
     }
-
-
-def _figures(rows: Sequence[Row], data: str, way: _Way, measure: str) -> list[float]:
-    """The figures of all seeds, in the order of the seeds."""
-    key = (data, way.method, way.sampler, str(way.num_steps))
-    found = [
-        FACTORS[measure] * float(row[measure])
-        for row in sorted(rows, key=lambda row: int(row["seed"]))
-        if (row["data"], row["method"], row["sampler"], row["num_steps"]) == key and row[measure]
-    ]
-    if not found:
-        raise ValueError(f"The rows hold no {measure} of {key}.")
-    return found
-
-
-def _sets_table(rows: Sequence[Row], measure: str, ways: Sequence[_Way]) -> str:
-    lines = []
-    for name, data in sets_of(rows, measure).items():
-        digits = digits_of(data, measure, 2, 0)
-        floor = statistics.fmean(_figures(rows, data, _Way("", "data", "-", 0), measure))
-        columns = [_figures(rows, data, way, measure) for way in ways]
-        figures = [mean_and_spread(values, digits) for values in columns]
-        lines.append([name, number(floor, digits), *figures])
-    return markdown_table(["set", "data", *(way.title for way in ways)], lines)
 
 
 def _noise_table(rows: Sequence[Row]) -> str:
@@ -173,14 +89,14 @@ def _noise_table(rows: Sequence[Row]) -> str:
     shares = sets_of(rows, SHARE)
     for name, data in sets_of(rows, ENERGY).items():
         for label, sampler in _JUMPS.items():
-            ways = [_Way("", "gtp", sampler, steps) for steps in _NOISED_STEPS]
+            columns = [Way("", "gtp", sampler, steps) for steps in _NOISED_STEPS]
             digits = digits_of(data, ENERGY, 2, 0)
-            line = [mean_and_spread(_figures(rows, data, way, ENERGY), digits) for way in ways]
+            line = [mean_and_spread(figures_of(rows, data, way, ENERGY), digits) for way in columns]
             line += [
-                number(statistics.fmean(_figures(rows, data, way, SHARE)), 3)
+                number(statistics.fmean(figures_of(rows, data, way, SHARE)), 3)
                 if name in shares
                 else ""
-                for way in ways
+                for way in columns
             ]
             lines.append([f"{name}, {label}" if sampler == "jumps" else label, *line])
     steps = [f"K = {number}" for number in _NOISED_STEPS]
@@ -195,7 +111,7 @@ def _gains_table(rows: Sequence[Row]) -> str:
         line = [name]
         for steps in _NOISED_STEPS:
             plain, noised = (
-                _figures(rows, data, _Way("", "gtp", sampler, steps), ENERGY)
+                figures_of(rows, data, Way("", "gtp", sampler, steps), ENERGY)
                 for sampler in _JUMPS.values()
             )
             gains = sum(one < other for one, other in zip(noised, plain, strict=True))
@@ -206,15 +122,13 @@ def _gains_table(rows: Sequence[Row]) -> str:
 
 def _verdicts_table(rows: Sequence[Row]) -> str:
     lines = []
-    for title, num_steps, other in _COMPARISONS:
-        for label, sampler in zip((title, "- `gamma=0.9`"), _JUMPS.values(), strict=True):
-            if num_steps == 1 and sampler != "jumps":
-                continue  # A single jump leaves no level for fresh noise.
-            places: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
-            for name, data in sets_of(rows, ENERGY).items():
-                mine = _figures(rows, data, _Way("", "gtp", sampler, num_steps), ENERGY)
-                places[verdict(mine, _figures(rows, data, other, ENERGY))].append(name)
-            lines.append([label, *(", ".join(names) for names in places.values())])
+    for comparison in COMPARISONS:
+        for label, sampler in zip(
+            (comparison.title, "- `gamma=0.9`"), _JUMPS.values(), strict=True
+        ):
+            # A single jump leaves no level for fresh noise.
+            if comparison.num_steps > 1 or sampler == "jumps":
+                lines.append(verdict_line(rows, label, sampler, comparison))
     return markdown_table(["energy distance", "ahead", "level", "behind"], lines)
 
 
@@ -228,12 +142,14 @@ def methods_tables(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _methods_table(rows: Sequence[Row], num_steps: int) -> str:
-    ways = [_Way("", method, sampler, num_steps) for method, sampler in _SAMPLERS.items()]
+    columns = [Way("", method, sampler, num_steps) for method, sampler in _SAMPLERS.items()]
     lines = []
     for measure in (ENERGY, SHARE):
         for name, data in sets_of(rows, measure).items():
             digits = digits_of(data, measure, 2, 0)
-            figures = [mean_and_spread(_figures(rows, data, way, measure), digits) for way in ways]
+            figures = [
+                mean_and_spread(figures_of(rows, data, way, measure), digits) for way in columns
+            ]
             lines.append([f"{name}, share" if measure == SHARE else name, *figures])
     return markdown_table([f"K = {num_steps}", *_SAMPLERS], lines)
 
@@ -249,36 +165,12 @@ def targets_tables(rows: Sequence[Row]) -> dict[str, str]:
     both = [row for row in first if row["data"] in default]
     return {
         "Against the targets": _rows_of_ways(rows, "ring"),
-        "Three times as many updates": _sets_table(first, ENERGY, _columns(_LOWER_RATE)),
-        "Three times as many updates, share on a mode": _sets_table(
-            first, SHARE, _columns(_LOWER_RATE)
+        "Three times as many updates": sets_table(first, ENERGY, columns_of(_LOWER_RATE)),
+        "Three times as many updates, share on a mode": sets_table(
+            first, SHARE, columns_of(_LOWER_RATE)
         ),
-        "Two rates": _sets_table(both, ENERGY, _BOTH_RATES),
-        "Two rates, share on a mode": _sets_table(both, SHARE, _BOTH_RATES),
-    }
-
-
-def muon_tables(rows: Sequence[Row]) -> dict[str, str]:
-    """Makes the tables of Muon in ``docs/few_step_quality.md`` by title.
-
-    Args:
-        rows: those of ``results.csv``.
-    """
-    return {
-        "With Muon": _sets_table(rows, ENERGY, _columns("gtp")),
-        "With Muon, share on a mode": _sets_table(rows, SHARE, _columns("gtp")),
-    }
-
-
-def matched_tables(rows: Sequence[Row]) -> dict[str, str]:
-    """Makes the tables of matched starts in ``docs/few_step_quality.md`` by title.
-
-    Args:
-        rows: those of ``matched.csv``.
-    """
-    return {
-        "A matched start": _sets_table(rows, ENERGY, _STARTS),
-        "A matched start, share on a mode": _sets_table(rows, SHARE, _STARTS),
+        "Two rates": sets_table(both, ENERGY, _BOTH_RATES),
+        "Two rates, share on a mode": sets_table(both, SHARE, _BOTH_RATES),
     }
 
 
@@ -296,13 +188,13 @@ def _rows_of_ways(rows: Sequence[Row], data: str) -> str:
     there = {(row["method"], row["sampler"]) for row in rows if row["data"] == data}
     lines = []
     for measure, title, digits in ((SHARE, "share on a mode", 3), (ENERGY, "energy distance", 2)):
-        floor = _figures(rows, data, _Way("", "data", "-", 0), measure)
+        floor = figures_of(rows, data, Way("", "data", "-", 0), measure)
         lines.append([f"**{title}**, data", number(statistics.fmean(floor), digits)])
         lines[-1] += [""] * (len(NUM_STEPS) - 1)
         for name, way in _VARIANT_WAYS.items():
             if way not in there:
                 continue
-            figures = [_figures(rows, data, _Way("", *way, steps), measure) for steps in NUM_STEPS]
+            figures = [figures_of(rows, data, Way("", *way, steps), measure) for steps in NUM_STEPS]
             lines.append([name, *(mean_and_spread(values, digits) for values in figures)])
     return markdown_table([data, *(f"K = {steps}" for steps in NUM_STEPS)], lines)
 
@@ -312,7 +204,6 @@ _PAGES: dict[str, Callable[[Sequence[Row]], dict[str, str]]] = {
     "methods": methods_tables,
     "targets": targets_tables,
     "muon": muon_tables,
-    "matched": matched_tables,
     "shapes": shapes_tables,
     "steps": steps_tables,
 }

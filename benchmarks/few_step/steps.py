@@ -36,7 +36,7 @@ from recipes.common.tables import markdown_table, number
 from torchrl_gtp import GTPActor
 from torchrl_gtp.flow_map import AdaptiveSampler, JumpSampler, Sampler, fit_times
 
-__all__ = ["interpolated", "measure_cell", "read_cell", "spearman"]
+__all__ = ["cell_of", "interpolated", "measure_cell", "read_cell", "spearman"]
 
 MOST_STEPS = 8
 """The most jumps of the adaptive sampler: it goes through 1, 2, 4 and 8."""
@@ -57,13 +57,18 @@ def read_cell(path: Path) -> tuple[Cell, GTPActor]:
     Args:
         path: the JSON file of the cell; its weights lie beside it.
     """
-    settings = json.loads(path.read_text())["cell"]
-    training = dict(settings.pop("training"))
-    network = Network(**training.pop("network"))
-    cell = Cell(**settings, training=Training(**training, network=network))
-    actor = make_actor(ALL_METHODS[cell.method], make_set(cell.data), network)
+    cell = cell_of(json.loads(path.read_text()))
+    actor = make_actor(ALL_METHODS[cell.method], make_set(cell.data), cell.training.network)
     actor.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
     return cell, actor
+
+
+def cell_of(record: dict[str, Any]) -> Cell:
+    """What was trained, by the content of a cell's file."""
+    settings = dict(record["cell"])
+    training = dict(settings.pop("training"))
+    network = Network(**training.pop("network"))
+    return Cell(**settings, training=Training(**training, network=network))
 
 
 def measure_cell(

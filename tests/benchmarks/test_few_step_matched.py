@@ -8,6 +8,7 @@ import json
 import pytest
 
 from benchmarks.few_step.cells import Cell, run_cell
+from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.matched import MATCHED, main
 from benchmarks.few_step.training import Training
 
@@ -24,11 +25,14 @@ def test_rows_of_a_matched_start_stand_beside_those_of_the_cell(tmp_path):
         rows = list(csv.DictReader(file))
     samplers = {(row["method"], row["sampler"]) for row in rows}
     plain = {(m, s) for m, s in samplers if s != "-" and not s.endswith(MATCHED)}
-    assert plain == {
+    measured = {
         *(("gtp", name) for name in ("jumps", "gamma=0.9", "heun")),
         *(("diffusion", name) for name in ("heun", "euler")),
     }
-    assert samplers - plain == {(m, f"{s}{MATCHED}") for m, s in plain} | {("data", "-")}
+    # A consistency policy has no denoiser: its cell is there as it was.
+    assert plain == measured | {("consistency", "consistency")}
+    matched = {(m, f"{s}{MATCHED}") for m, s in measured} | {("gtp", f"gamma=0.7{MATCHED}")}
+    assert samplers - plain == matched | {("data", "-")}
     before = json.loads(cells[0].path(tmp_path).read_text())
     after = json.loads(cells[0].path(tmp_path / "matched").read_text())
     assert after["rows"][: len(before["rows"])] == before["rows"]
@@ -38,18 +42,17 @@ def test_rows_of_a_matched_start_stand_beside_those_of_the_cell(tmp_path):
     )
     text = (tmp_path / "matched" / "matched.md").read_text()
     assert text.startswith("`python -m benchmarks.few_step.matched --cells")
-    # What is measured is not measured again.
     gtp, diffusion = (cell.path(tmp_path / "matched") for cell in cells[:2])
+    whole = {path: json.loads(path.read_text()) for path in (gtp, diffusion)}
     made = gtp.stat().st_mtime_ns
-    # A file of another training, and one that lacks the rows, are of no use.
-    whole = json.loads(diffusion.read_text())
-    diffusion.write_text(json.dumps({**whole, "cpu_seconds": -1.0}))
+    # A file of another training is of no use; what is measured is not measured again.
+    diffusion.write_text(json.dumps({**whole[diffusion], "cpu_seconds": -1.0}))
     main(arguments)
     assert gtp.stat().st_mtime_ns == made
-    assert json.loads(diffusion.read_text()) == whole
-    diffusion.write_text(cells[1].path(tmp_path).read_text())
+    # Without the rows of its last sampler, which draws noise on its way.
+    gtp.write_text(json.dumps({**whole[gtp], "rows": whole[gtp]["rows"][: -len(NUM_STEPS)]}))
     main(arguments)
-    assert json.loads(diffusion.read_text()) == whole
+    assert {path: json.loads(path.read_text()) for path in (gtp, diffusion)} == whole
 
 
 def test_the_cells_are_not_written_over(tmp_path, capsys):

@@ -13,18 +13,17 @@ from benchmarks.few_step.cells import Cell, finished
 from benchmarks.few_step.kept import read_rows
 from benchmarks.few_step.page import (
     main,
-    matched_tables,
     methods_tables,
-    muon_tables,
     quality_tables,
     shapes_tables,
     targets_tables,
-    verdict,
 )
+from benchmarks.few_step.page_muon import muon_tables
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import read_rows as read_cells
 from benchmarks.few_step.report import write_csv
 from benchmarks.few_step.training import Training
+from benchmarks.few_step.ways import verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 FIGURES = DOCS / "results" / "few_step"
@@ -37,7 +36,6 @@ FIGURES = DOCS / "results" / "few_step"
         ("few_step_quality.md", methods_tables, "nine_methods.csv"),
         ("few_step_quality.md", targets_tables, "targets.csv"),
         ("few_step_quality.md", muon_tables, "muon.csv"),
-        ("few_step_quality.md", matched_tables, "matched.csv"),
         ("few_step_quality.md", shapes_tables, "shapes.csv"),
         ("number_of_steps.md", steps_tables, "steps.csv"),
     ],
@@ -56,7 +54,6 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
         ("shapes.csv", "", Training(num_updates=4_000)),
         ("targets.csv", "targets", Training()),
         ("muon.csv", "muon", Training(lr=1e-3, muon_lr=0.02)),
-        ("matched.csv", "matched", Training(lr=1e-3, muon_lr=0.02)),
         ("two_methods_h200.csv", "h200", Training(num_updates=4_000)),
     ],
 )
@@ -89,6 +86,11 @@ def test_figures_are_those_of_the_cells(tmp_path, figures, folder, training):
 )
 def test_verdicts(first, second, expected):
     assert verdict(first, second) == expected
+
+
+def test_one_seed_gives_no_verdict():
+    with pytest.raises(ValueError, match="needs at least two seeds, got 1 and 2"):
+        verdict([1.0], [1.0, 2.0])
 
 
 def test_figures_that_are_missing_are_named():
