@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +47,25 @@ MATCHED = ", matched start"
 _LESS_NOISE = {"gamma=0.7": JumpSampler(gamma=0.7)}
 
 
-def measure_matched(cell: Cell, actor: GTPActor, known: Collection[str]) -> list[dict[str, Any]]:
-    """Measures the samplers of a cell's method from a matched start.
+def measure_matched(
+    cell: Cell, actor: GTPActor, samplers: Mapping[str, Sampler]
+) -> list[dict[str, Any]]:
+    """Measures samplers that begin at a matched start.
 
     K counts the steps of the sampler; the start takes one evaluation more.
 
     Args:
         cell: what was trained.
         actor: the actor.
-        known: names of samplers that have been measured.
+        samplers: the samplers by name.
     """
     method = ALL_METHODS[cell.method]
     data = make_set(cell.data)
     rows = []
-    for name, sampler in _matched_samplers(cell.method).items():
-        if name not in known:
-            # One at a time, so that what it draws does not depend on those before.
-            one = dataclasses.replace(method, samplers={name: sampler})
-            rows += measure(actor, one, data, cell.num_samples, cell.seed)
+    for name, sampler in samplers.items():
+        # One at a time, so that what it draws does not depend on those before.
+        one = dataclasses.replace(method, samplers={name: sampler})
+        rows += measure(actor, one, data, cell.num_samples, cell.seed)
     return rows
 
 
@@ -119,19 +120,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in sorted(options.cells.glob("*.json")):
         record = json.loads(path.read_text())
         to = options.out / "cells" / path.name
-        if record["cell"]["method"] not in options.methods:
+        cell = cell_of(record)
+        if cell.method not in options.methods:
             write_record(record, to)
-            cells.append(cell_of(record))
+            cells.append(cell)
             continue
         if not path.with_suffix(".pt").is_file():
             torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
             continue
-        cell, actor = read_cell(path)
         cells.append(cell)
         measured = True
         record = _begun(to, record)
-        rows = measure_matched(cell, actor, {row["sampler"] for row in record["rows"]})
-        if rows:
+        known = {row["sampler"] for row in record["rows"]}
+        missing = {
+            name: sampler
+            for name, sampler in _matched_samplers(cell.method).items()
+            if name not in known
+        }
+        if missing:
+            _, actor = read_cell(path)
+            rows = measure_matched(cell, actor, missing)
             write_record({**record, "rows": [*record["rows"], *rows]}, to)
             torchrl_logger.info(f"Measured {path.stem}.")
     if not measured:

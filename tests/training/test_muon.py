@@ -186,7 +186,7 @@ def test_a_group_of_muon_has_a_rate(rate):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"momentum": -0.1}, r"momentum of a group must lie in \[0, 1\), got -0\.1"),
+        ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0\.1"),
         (
             {"weight_decay": 0.1, "betas": (0.9, 0.99)},
             r"has no options \['betas', 'weight_decay'\]",
@@ -198,17 +198,6 @@ def test_a_group_of_muon_has_options_that_it_heeds(options, message):
     muon_groups[0].update(options)
     with pytest.raises(ValueError, match=message):
         AdamWithMuon(adam_groups, muon_groups)
-
-
-@needs_muon
-def test_a_state_without_momentum_goes_on_with_that_of_the_optimizer():
-    net = make_net()
-    optimizer = AdamWithMuon(*groups_of(net), momentum=0.5)
-    state = optimizer.state_dict()
-    del state["param_groups"][1]["momentum"]
-    optimizer = pickle.loads(pickle.dumps(optimizer))
-    optimizer.load_state_dict(state)
-    assert optimizer.param_groups[1]["momentum"] == 0.5
 
 
 @needs_muon

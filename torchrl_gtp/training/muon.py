@@ -68,24 +68,19 @@ class AdamWithMuon(Optimizer):
                     f"{name}={adam_options[name]} would be for the weights of Adam alone, not for "
                     "those of Muon: leave it out, or train with Adam alone."
                 )
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"momentum must lie in [0, 1), got {momentum}.")
         for group in muon_groups:
             if not float(group.get("lr", float("nan"))) >= 0.0:
                 raise ValueError(
                     f"Each of muon_groups must have an 'lr' of at least 0, got {group.get('lr')}."
                 )
             if not 0.0 <= group["momentum"] < 1.0:
-                raise ValueError(
-                    f"The momentum of a group must lie in [0, 1), got {group['momentum']}."
-                )
+                raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']}.")
             if unknown := sorted(group.keys() - _OF_MUON_GROUPS):
                 raise ValueError(
                     f"A group of Muon has no options {unknown}: it accepts "
                     f"{sorted(_OF_MUON_GROUPS)}. Leave them out, or give them to adam_groups."
                 )
         self._muon: Optimizer | None = None
-        self._momentum = momentum
         self._adam = Adam(adam_groups, **adam_options)
         super().__init__([*self._adam.param_groups, *muon_groups], {})
         whole_steps = [{"params": group["params"]} for group in self._muon_groups]
@@ -103,13 +98,10 @@ class AdamWithMuon(Optimizer):
         self._adam.param_groups = self.param_groups[: len(self._adam.param_groups)]
         # Adam fills in the options that a group of an earlier version lacks.
         self._adam.__setstate__({})
-        for group in self._muon_groups:
-            group.setdefault("momentum", self._momentum)
 
     def __getstate__(self) -> dict[str, Any]:
         """Adds the parts to what is copied and pickled."""
-        parts = {"_adam": self._adam, "_muon": self._muon, "_momentum": self._momentum}
-        return {**super().__getstate__(), **parts}
+        return {**super().__getstate__(), "_adam": self._adam, "_muon": self._muon}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over a state; the parts share it again."""
