@@ -39,7 +39,7 @@ from benchmarks.few_step.steps import cell_of, read_cell
 from torchrl_gtp import GTPActor
 from torchrl_gtp.flow_map import AncestralSampler, JumpSampler, MatchedStart, Sampler
 
-__all__ = ["MATCHED", "measure_matched"]
+__all__ = ["MATCHED", "matched_samplers", "measure_matched"]
 
 MATCHED = ", matched start"
 """What the names of samplers end with."""
@@ -69,7 +69,8 @@ def measure_matched(
     return rows
 
 
-def _matched_samplers(method: str) -> dict[str, Sampler]:
+def matched_samplers(method: str) -> dict[str, Sampler]:
+    """Returns the samplers of a method with a matched start, by name."""
     samplers = dict(ALL_METHODS[method].samplers)
     if "gamma=0.9" in samplers:
         samplers |= _LESS_NOISE
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = {row["sampler"] for row in record["rows"]}
         missing = {
             name: sampler
-            for name, sampler in _matched_samplers(cell.method).items()
+            for name, sampler in matched_samplers(cell.method).items()
             if name not in known
         }
         if missing:

@@ -12,9 +12,11 @@ __all__ = [
     "energy_distance",
     "grouped_energy_distance",
     "grouped_mean_distance",
+    "grouped_planar_energy_distance",
     "grouped_sliced_wasserstein",
     "mean_distance",
     "mode_statistics",
+    "planar_energy_distance",
     "sliced_wasserstein",
 ]
 
@@ -106,6 +108,56 @@ def _distances(block: Tensor, coordinates: Tensor) -> Tensor:
     return square.sqrt_()
 
 
+def planar_energy_distance(first: Tensor, second: Tensor, num_directions: int = 32) -> Tensor:
+    """Computes :func:`energy_distance` in the plane from projections, for many points.
+
+    A distance in the plane is pi / 2 times the mean, over all directions, of the distance of the
+    projections; and the energy distance on a line is twice the integral of the squared difference
+    of both distribution functions (Szekely and Rizzo 2013). So sorting takes the place of all pairs
+    of points: a hundred thousand take a second. Evenly spaced directions err little, because the
+    mean over them is smooth where the points are spread.
+
+    Args:
+        first (Tensor): points [..., N, 2].
+        second (Tensor): points [..., M, 2].
+        num_directions (int): number of directions. Defaults to ``32``.
+
+    Returns:
+        Tensor: the distances [...], without gradient.
+
+    Raises:
+        ValueError: if the points are not in the plane.
+
+    Examples:
+        >>> first, second = torch.randn(2, 500, 2)
+        >>> all_pairs = energy_distance(first, second)
+        >>> bool((planar_energy_distance(first, second) - all_pairs).abs() < 1e-5)
+        True
+    """
+    if (first.shape[-1], second.shape[-1]) != (2, 2):
+        raise ValueError(
+            "first and second must be points in the plane, got the shapes "
+            f"{tuple(first.shape)} and {tuple(second.shape)}."
+        )
+    angle = torch.arange(num_directions, device=first.device) * (math.pi / num_directions)
+    directions = torch.stack([angle.cos(), angle.sin()], dim=-1).to(first.dtype)
+    first, second = first.detach(), second.detach()
+    return (
+        math.pi / 2 * _line_energy_distance(directions @ first.mT, directions @ second.mT).mean(-1)
+    )
+
+
+def _line_energy_distance(first: Tensor, second: Tensor) -> Tensor:
+    """The energy distance of points [..., N] and [..., M] on a line."""
+    num_first, num_second = first.shape[-1], second.shape[-1]
+    points, order = torch.cat([first, second], dim=-1).sort(-1)
+    is_first = order < num_first
+    steps = torch.where(is_first, 1 / num_first, -1 / num_second).double()
+    difference = steps.cumsum(-1)[..., :-1]
+    squares = (difference.square() * points.diff(dim=-1)).sum(-1)
+    return (2 * squares).to(first.dtype)
+
+
 def sliced_wasserstein(first: Tensor, second: Tensor, num_projections: int = 128) -> Tensor:
     """Computes the sliced 2-Wasserstein distance of two samples of equal size.
 
@@ -156,6 +208,11 @@ def grouped_energy_distance(
 def grouped_mean_distance(points: Tensor, group: Tensor) -> Tensor:
     """Computes :func:`mean_distance` of each group, [G]; as :func:`grouped_energy_distance`."""
     return mean_distance(_by_group(points, group))
+
+
+def grouped_planar_energy_distance(first: Tensor, second: Tensor, group: Tensor) -> Tensor:
+    """Computes the mean of :func:`planar_energy_distance`; as :func:`grouped_energy_distance`."""
+    return planar_energy_distance(_by_group(first, group), _by_group(second, group)).mean()
 
 
 def grouped_sliced_wasserstein(first: Tensor, second: Tensor, group: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from benchmarks.few_step.measures import (
     energy_distance,
     grouped_energy_distance,
     grouped_mean_distance,
+    grouped_planar_energy_distance,
     grouped_sliced_wasserstein,
     mean_distance,
     mode_statistics,
+    planar_energy_distance,
     sliced_wasserstein,
 )
 
@@ -160,3 +162,33 @@ def test_best_of_several_samples_takes_the_least_error_of_each_row():
     action = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     samples = torch.stack([action + 1.0, action + torch.tensor([[0.2], [3.0]])])
     assert best_of_error(samples, action).item() == pytest.approx((0.04 + 1.0) / 2)
+
+
+@pytest.mark.parametrize("sizes", [(400, 400), (300, 500)])
+def test_distances_in_the_plane_from_projections_are_those_of_all_pairs(sizes):
+    torch.manual_seed(0)
+    first, second = (torch.randn(3, size, 2) for size in sizes)
+    second = 0.5 * second + 0.3
+    exact, projected = energy_distance(first, second), planar_energy_distance(first, second)
+    assert torch.allclose(projected, exact, rtol=1e-3)
+
+
+def test_more_directions_come_nearer():
+    first, second = torch.zeros(5, 2), torch.tensor([[3.0, 4.0]])
+    errors = [
+        abs(planar_energy_distance(first, second, number).item() - 10) for number in (8, 32, 512)
+    ]
+    assert 0.1 > errors[0] > 4 * errors[1] > 16 * errors[2]
+
+
+def test_distances_from_projections_by_group():
+    first, second = torch.randn(2, 40, 2)
+    group = torch.tensor([0, 1]).repeat(20)
+    by_hand = [planar_energy_distance(first[i::2], second[i::2]) for i in (0, 1)]
+    expected = torch.stack(by_hand).mean()
+    assert torch.allclose(grouped_planar_energy_distance(first, second, group), expected)
+
+
+def test_projections_are_of_the_plane():
+    with pytest.raises(ValueError, match=r"points in the plane.*\(5, 3\)"):
+        planar_energy_distance(torch.zeros(5, 3), torch.zeros(5, 3))

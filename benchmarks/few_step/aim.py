@@ -1,0 +1,229 @@
+"""Is GTP after a few jumps as good as the others after many steps? Measured with many samples.
+
+Takes finished cells with their weights, samples in the ways that :data:`COMPARED` has, and writes
+``aim.csv`` and ``aim.md``::
+
+    python -m benchmarks.few_step.aim --cells outputs/few_step/cells
+
+Each condition of a set in the plane gets 100,000 samples, so that a figure errs by a hundredth of
+what it does with 12,000 draws of a cell; and **all methods and seeds meet the same draw** of data
+and first noise, so that the spread over seeds is that of the trainings. Sets with states have as
+many samples as their cells. What has been measured is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchrl import torchrl_logger
+
+from benchmarks.few_step.cells import Cell, finished, write_record
+from benchmarks.few_step.data_set import DataSet, Reference
+from benchmarks.few_step.matched import MATCHED, matched_samplers
+from benchmarks.few_step.measures import (
+    grouped_energy_distance,
+    grouped_planar_energy_distance,
+    mode_statistics,
+)
+from benchmarks.few_step.method import sample
+from benchmarks.few_step.methods import ALL_METHODS
+from benchmarks.few_step.report import (
+    command_line,
+    provenance,
+    read_rows,
+    write_csv,
+    write_markdown,
+)
+from benchmarks.few_step.sets import make_set
+from benchmarks.few_step.steps import cell_of, read_cell
+from benchmarks.few_step.ways import COMPARISONS, Comparison
+from torchrl_gtp import GTPActor
+from torchrl_gtp.flow_map import Sampler
+
+__all__ = ["COMPARED", "measure_ways", "ways_of"]
+
+_PLAIN = {"jumps": "jumps", "gamma=0.9": "`gamma=0.9`"}
+_FROM_MATCHED = {
+    f"jumps{MATCHED}": "matched",
+    f"gamma=0.7{MATCHED}": "matched, `gamma=0.7`",
+    f"gamma=0.9{MATCHED}": "matched, `gamma=0.9`",
+}
+_ALSO_MATCHED = [
+    one._replace(
+        title=f"{one.title}, matched",
+        other=one.other._replace(sampler=f"{one.other.sampler}{MATCHED}"),
+    )
+    for one in COMPARISONS
+    if one.other.method == "diffusion"
+]
+
+COMPARED: list[tuple[Comparison, Mapping[str, str]]] = [
+    *((one, {**_PLAIN, **_FROM_MATCHED}) for one in COMPARISONS),
+    *((one, _FROM_MATCHED) for one in _ALSO_MATCHED),
+]
+"""The comparisons, each with the samplers of GTP that are compared and their titles."""
+
+_DRAW_SEED = 30_000
+_FLOOR_SEED = 31_000
+_FLOOR_DRAWS = 4
+# At a time, so that what the layers make of them fits into the cache.
+_SAMPLES_AT_ONCE = 20_000
+
+
+def ways_of(method: str) -> Iterator[tuple[str, Sampler, int]]:
+    """Gives the samplers of a method that are compared, by name, with their numbers of steps.
+
+    Examples:
+        >>> [(name, num_steps) for name, _, num_steps in ways_of("consistency")]
+        [('consistency', 1), ('consistency', 2)]
+    """
+    asked = {
+        *(
+            (name, one.num_steps)
+            for one, names in COMPARED
+            for name in names
+            # A single jump leaves no level for fresh noise.
+            if method == "gtp" and (one.num_steps > 1 or "gamma" not in name)
+        ),
+        *(
+            (one.other.sampler, one.other.num_steps)
+            for one, _ in COMPARED
+            if one.other.method == method
+        ),
+    }
+    if not asked:
+        return
+    known = {**ALL_METHODS[method].samplers, **matched_samplers(method)}
+    for name, num_steps in sorted(asked):
+        yield name, known[name], num_steps
+
+
+def measure_ways(data: DataSet, cell: Cell, actor: GTPActor) -> list[dict[str, Any]]:
+    """Measures the samples of an actor in each way that is compared.
+
+    Args:
+        data: the data set.
+        cell: what was trained, with the number of samples for each condition.
+        actor: the actor.
+    """
+    torch.manual_seed(_DRAW_SEED)
+    reference = data.reference(cell.num_samples)
+    noise = torch.randn_like(reference.first.action)
+    rows = []
+    for name, sampler, num_steps in ways_of(cell.method):
+        # What is drawn on the way does not depend on the ways before.
+        torch.manual_seed(_DRAW_SEED + 1)
+        parts = zip(
+            reference.first.condition.split(_SAMPLES_AT_ONCE),
+            noise.split(_SAMPLES_AT_ONCE),
+            strict=True,
+        )
+        samples = torch.cat([sample(actor, sampler, *part, num_steps) for part in parts])
+        measured = _compare(data, samples, reference)
+        rows.append({"sampler": name, "num_steps": num_steps, **measured})
+    return rows
+
+
+def _compare(data: DataSet, samples: Tensor, reference: Reference) -> dict[str, float]:
+    distance = grouped_planar_energy_distance if _is_planar(data) else grouped_energy_distance
+    group = reference.group
+    measured = {"energy_distance": distance(samples, reference.second.action, group).item()}
+    if reference.modes is not None:
+        share, _ = mode_statistics(
+            samples, reference.modes, reference.mode_radius, group, reference.mode_share
+        )
+        measured["share_on_mode"] = share.item()
+    return measured
+
+
+def _is_planar(data: DataSet) -> bool:
+    """Whether it is of the plane; groups of actions of two dimensions are too small for that."""
+    return data.action_dim == 2 and not data.has_one_action
+
+
+@functools.cache
+def _floor(name: str, num_samples: int) -> dict[str, float]:
+    """The data against another draw of the data: means over several, once for each process."""
+    data = make_set(name)
+    torch.manual_seed(_FLOOR_SEED)
+    pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
+    rows = [_compare(data, pair.first.action, pair) for pair in pairs]
+    return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
+
+
+def _is_measured(cell: Cell, trained: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the cell is there, of the same training."""
+    if not finished(cell, folder):
+        return False
+    there = json.loads(cell.path(folder).read_text())
+    measured = ("cell", "floor", "rows")
+    return all(there.get(key) == trained[key] for key in trained if key not in measured)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures the cells of a folder and writes the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.few_step.aim",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cells", type=Path, required=True, help="folder of finished cells")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=100_000,
+        help="for each condition of a set in the plane; default: %(default)s",
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/few_step/aim"))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    if options.samples < 1:
+        parser.error(f"--samples must be at least 1, got {options.samples}")
+    if (options.out / "cells").resolve() == options.cells.resolve():
+        parser.error(f"--out must be another folder than that of --cells, got {options.out}")
+    torch.set_num_threads(1)
+    (options.out / "cells").mkdir(parents=True, exist_ok=True)
+    cells = []
+    for path in sorted(options.cells.glob("*.json")):
+        record = json.loads(path.read_text())
+        trained = cell_of(record)
+        if not any(ways_of(trained.method)):
+            continue
+        if not path.with_suffix(".pt").is_file():
+            torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
+            continue
+        data = make_set(trained.data)
+        size = options.samples if _is_planar(data) else trained.num_samples
+        cell = dataclasses.replace(trained, num_samples=size)
+        cells.append(cell)
+        if _is_measured(cell, record, options.out):
+            continue
+        record["cell"]["num_samples"] = size
+        record["floor"] = _floor(cell.data, size)
+        record["rows"] = measure_ways(data, cell, read_cell(path)[1])
+        write_record(record, cell.path(options.out))
+        torchrl_logger.info(f"Measured {path.stem}.")
+    if not cells:
+        parser.error(
+            f"--cells: there is no finished cell of a method that is compared, with its weights, "
+            f"in {options.cells}"
+        )
+    rows = read_rows(cells, options.out)
+    write_csv(rows, options.out / "aim.csv")
+    command = command_line("benchmarks.few_step.aim", arguments)
+    head = provenance(command, [cell.path(options.out) for cell in cells])
+    write_markdown(rows, options.out / "aim.md", head)
+
+
+if __name__ == "__main__":
+    main()
