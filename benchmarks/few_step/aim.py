@@ -77,7 +77,7 @@ _DRAW_SEED = 30_000
 _FLOOR_SEED = 31_000
 _FLOOR_DRAWS = 4
 # At a time, so that what the layers make of them fits into the cache.
-_SAMPLES_AT_ONCE = 20_000
+_SAMPLES_AT_ONCE = 4_000
 
 
 def ways_of(method: str) -> Iterator[tuple[str, Sampler, int]]:

@@ -4,6 +4,7 @@ The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of G
 
     python -m benchmarks.few_step.page targets docs/results/few_step/targets.csv
     python -m benchmarks.few_step.page muon docs/results/few_step/muon.csv
+    python -m benchmarks.few_step.page aim docs/results/few_step/aim.csv
     python -m benchmarks.few_step.page quality docs/results/few_step/three_methods.csv
     python -m benchmarks.few_step.page methods docs/results/few_step/nine_methods.csv
     python -m benchmarks.few_step.page shapes docs/results/few_step/shapes.csv
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from benchmarks.few_step.evaluation import NUM_STEPS
 from benchmarks.few_step.kept import ENERGY, SHARE, Row, digits_of, read_rows, sets_of
+from benchmarks.few_step.page_aim import aim_tables
 from benchmarks.few_step.page_muon import muon_tables
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import mean_and_spread
@@ -204,6 +206,7 @@ _PAGES: dict[str, Callable[[Sequence[Row]], dict[str, str]]] = {
     "methods": methods_tables,
     "targets": targets_tables,
     "muon": muon_tables,
+    "aim": aim_tables,
     "shapes": shapes_tables,
     "steps": steps_tables,
 }
