@@ -76,8 +76,8 @@ def _with_consistency(name: str, **options: Any) -> Method:
     return _changed(name, objective=dataclasses.replace(objective, terms=terms))
 
 
-def _on_some_rows(every: int, **changes: Any) -> Method:
-    objective = METHODS["gtp"].objective
+def _on_some_rows(every: int, semigroup_every: int = 8, **changes: Any) -> Method:
+    objective = gtp_objective(semigroup_every=semigroup_every)
     terms = dict(objective.terms)
     terms["consistency"] = SomeRows(terms["consistency"], every)
     return _changed("gtp", objective=dataclasses.replace(objective, terms=terms), **changes)
@@ -114,6 +114,8 @@ VARIANTS: dict[str, Method] = {
     # The common learning rate was chosen at a third of the default's updates.
     "gtp:lr=2e-3": _changed("gtp", lr=2e-3),
     "gtp:lr=2e-3,some_rows=4": _on_some_rows(4, lr=2e-3),
+    # As many rows are compared with two jumps as by default.
+    "gtp:some_rows=2,semigroup_every=4": _on_some_rows(2, semigroup_every=4),
     # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
     "gtp:solver=euler": _with_consistency("gtp", solver="euler"),
     # The library's sigma_max of 3 was chosen for GTP.
