@@ -51,6 +51,12 @@ def test_what_is_compared_is_measured(tmp_path):
     assert json.loads(second.read_text()) == whole[second]
 
 
+def test_a_variant_of_gtp_is_sampled_as_gtp_is():
+    variant = [way[::2] for way in ways_of("gtp:some_rows=2,semigroup_every=4")]
+    assert variant == [way[::2] for way in ways_of("gtp")]
+    assert len(variant) == 12
+
+
 @pytest.mark.parametrize("method", ["ddpm", "paper", "shortcut"])
 def test_other_methods_are_not_compared(method):
     assert method in METHODS

@@ -18,6 +18,7 @@ from benchmarks.few_step.page import (
     shapes_tables,
     targets_tables,
 )
+from benchmarks.few_step.page_aim import aim_tables
 from benchmarks.few_step.page_muon import muon_tables
 from benchmarks.few_step.page_steps import steps_tables
 from benchmarks.few_step.report import read_rows as read_cells
@@ -36,6 +37,7 @@ FIGURES = DOCS / "results" / "few_step"
         ("few_step_quality.md", methods_tables, "nine_methods.csv"),
         ("few_step_quality.md", targets_tables, "targets.csv"),
         ("few_step_quality.md", muon_tables, "muon.csv"),
+        ("few_step_quality.md", aim_tables, "aim.csv"),
         ("few_step_quality.md", shapes_tables, "shapes.csv"),
         ("number_of_steps.md", steps_tables, "steps.csv"),
     ],
@@ -54,6 +56,7 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
         ("shapes.csv", "", Training(num_updates=4_000)),
         ("targets.csv", "targets", Training()),
         ("muon.csv", "muon", Training(lr=1e-3, muon_lr=0.02)),
+        ("aim.csv", "aim", Training(lr=1e-3, muon_lr=0.02)),
         ("two_methods_h200.csv", "h200", Training(num_updates=4_000)),
     ],
 )
