@@ -5,10 +5,10 @@ Takes finished cells with their weights, samples in the ways that :data:`COMPARE
 
     python -m benchmarks.few_step.aim --cells outputs/few_step/cells
 
-Each condition of a set in the plane gets 100,000 samples, so that a figure errs by a hundredth of
-what it does with 12,000 draws of a cell; and **all methods and seeds meet the same draw** of data
-and first noise, so that the spread over seeds is that of the trainings. Sets with states have as
-many samples as their cells. What has been measured is not measured again.
+Each condition of a set in the plane gets 100,000 samples, in the place of the 12,000 of a cell;
+other sets have as many as their cells. All methods meet the same draw of data and first noise, and
+each seed has its own, so that the spread over seeds is that of trainings and measurements together.
+What has been measured is not measured again.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ COMPARED: list[tuple[Comparison, Mapping[str, str]]] = [
 ]
 """The comparisons, each with the samplers of GTP that are compared and their titles."""
 
+# Each seed of a training has a draw of its own, with two generator seeds.
 _DRAW_SEED = 30_000
 _FLOOR_SEED = 31_000
 _FLOOR_DRAWS = 4
@@ -119,13 +120,14 @@ def measure_ways(data: DataSet, cell: Cell, actor: GTPActor) -> list[dict[str, A
         cell: what was trained, with the number of samples for each condition.
         actor: the actor.
     """
-    torch.manual_seed(_DRAW_SEED)
+    draw_seed = _DRAW_SEED + 2 * cell.seed
+    torch.manual_seed(draw_seed)
     reference = data.reference(cell.num_samples)
     noise = torch.randn_like(reference.first.action)
     rows = []
     for name, sampler, num_steps in ways_of(cell.method):
         # What is drawn on the way does not depend on the ways before.
-        torch.manual_seed(_DRAW_SEED + 1)
+        torch.manual_seed(draw_seed + 1)
         parts = zip(
             reference.first.condition.split(_SAMPLES_AT_ONCE),
             noise.split(_SAMPLES_AT_ONCE),
