@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torchrl import torchrl_logger
 
-from benchmarks.few_step.cells import Cell, finished, write_record
+from benchmarks.few_step.cells import Cell, write_record
 from benchmarks.few_step.data_set import DataSet, Reference
 from benchmarks.few_step.matched import MATCHED, matched_samplers
 from benchmarks.few_step.measures import (
@@ -67,9 +67,18 @@ _ALSO_MATCHED = [
     if one.other.method == "diffusion"
 ]
 
-COMPARED: list[tuple[Comparison, Mapping[str, str]]] = [
-    *((one, {**_PLAIN, **_FROM_MATCHED}) for one in COMPARISONS),
-    *((one, _FROM_MATCHED) for one in _ALSO_MATCHED),
+
+def _with_samplers(
+    comparison: Comparison, samplers: Mapping[str, str]
+) -> tuple[Comparison, Mapping[str, str]]:
+    # A single jump leaves no level for fresh noise.
+    noised = comparison.num_steps > 1
+    return comparison, {k: v for k, v in samplers.items() if noised or "gamma" not in k}
+
+
+COMPARED = [
+    *(_with_samplers(one, {**_PLAIN, **_FROM_MATCHED}) for one in COMPARISONS),
+    *(_with_samplers(one, _FROM_MATCHED) for one in _ALSO_MATCHED),
 ]
 """The comparisons, each with the samplers of GTP that are compared and their titles."""
 
@@ -92,13 +101,7 @@ def ways_of(method: str) -> Iterator[tuple[str, Sampler, int]]:
     """
     is_gtp = method.split(":")[0] == "gtp"
     asked = {
-        *(
-            (name, one.num_steps)
-            for one, names in COMPARED
-            for name in names
-            # A single jump leaves no level for fresh noise.
-            if is_gtp and (one.num_steps > 1 or "gamma" not in name)
-        ),
+        *((name, one.num_steps) for one, names in COMPARED for name in names if is_gtp),
         *(
             (one.other.sampler, one.other.num_steps)
             for one, _ in COMPARED
@@ -152,7 +155,7 @@ def _compare(data: DataSet, samples: Tensor, reference: Reference) -> dict[str, 
 
 
 def _is_planar(data: DataSet) -> bool:
-    """Whether it is of the plane; groups of actions of two dimensions are too small for that."""
+    # Sets with states are compared in groups of 25, of which nobody needs projections.
     return data.action_dim == 2 and not data.has_one_action
 
 
@@ -166,13 +169,35 @@ def _floor(name: str, num_samples: int) -> dict[str, float]:
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
 
-def _is_measured(cell: Cell, trained: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the cell is there, of the same training."""
-    if not finished(cell, folder):
-        return False
-    there = json.loads(cell.path(folder).read_text())
-    measured = ("cell", "floor", "rows")
-    return all(there.get(key) == trained[key] for key in trained if key not in measured)
+def _measure_once(path: Path, record: dict[str, Any], num_samples: int, to: Path) -> Cell:
+    """Writes the cell with what is compared in the place of its own rows, if it is not there."""
+    trained = cell_of(record)
+    data = make_set(trained.data)
+    size = num_samples if _is_planar(data) else trained.num_samples
+    cell = dataclasses.replace(trained, num_samples=size)
+    record = {**record, "cell": {**record["cell"], "num_samples": size}}
+    if cell.path(to).is_file():
+        there: dict[str, Any] = json.loads(cell.path(to).read_text())
+        asked = [(name, num_steps) for name, _, num_steps in ways_of(cell.method)]
+        own = [(row["sampler"], row["num_steps"]) for row in there["rows"]]
+        measured = ("floor", "rows")
+        if own == asked and {**there, **{key: record[key] for key in measured}} == record:
+            return cell
+    record["floor"] = _floor(cell.data, size)
+    record["rows"] = measure_ways(data, cell, read_cell(path)[1])
+    write_record(record, cell.path(to))
+    torchrl_logger.info(f"Measured {path.stem}.")
+    return cell
+
+
+def _why_not(path: Path, record: Mapping[str, Any]) -> str | None:
+    """Says why a cell cannot be measured; ``None`` where it can."""
+    method = record["cell"]["method"]
+    if method not in ALL_METHODS or record.get("definition") != repr(ALL_METHODS[method]):
+        return "whose method is another one now"
+    if not path.with_suffix(".pt").is_file():
+        return "whose weights were not kept"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,26 +223,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--out must be another folder than that of --cells, got {options.out}")
     torch.set_num_threads(1)
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
-    cells = []
+    cells: list[Cell] = []
     for path in sorted(options.cells.glob("*.json")):
         record = json.loads(path.read_text())
-        trained = cell_of(record)
-        if not any(ways_of(trained.method)):
+        why_not = _why_not(path, record)
+        if why_not is None and not any(ways_of(record["cell"]["method"])):
             continue
-        if not path.with_suffix(".pt").is_file():
-            torchrl_logger.warning(f"Leaving out {path.stem}, whose weights were not kept.")
+        if why_not is not None:
+            torchrl_logger.warning(f"Leaving out {path.stem}, {why_not}.")
             continue
-        data = make_set(trained.data)
-        size = options.samples if _is_planar(data) else trained.num_samples
-        cell = dataclasses.replace(trained, num_samples=size)
+        try:
+            cell = _measure_once(path, record, options.samples, options.out)
+        except FileNotFoundError as error:
+            torchrl_logger.warning(f"Leaving out {path.stem}: {error}")
+            continue
+        for other in cells:
+            if (other.method, other.data) == (cell.method, cell.data) and (
+                dataclasses.replace(other, seed=cell.seed) != cell
+            ):
+                parser.error(
+                    f"--cells: {path.stem} and {other.path(options.cells).stem} were trained with "
+                    f"other settings, {cell.training} and {other.training}: a table must not mix "
+                    "them. Put them into folders of their own."
+                )
         cells.append(cell)
-        if _is_measured(cell, record, options.out):
-            continue
-        record["cell"]["num_samples"] = size
-        record["floor"] = _floor(cell.data, size)
-        record["rows"] = measure_ways(data, cell, read_cell(path)[1])
-        write_record(record, cell.path(options.out))
-        torchrl_logger.info(f"Measured {path.stem}.")
     if not cells:
         parser.error(
             f"--cells: there is no finished cell of a method that is compared, with its weights, "

@@ -119,7 +119,7 @@ def planar_energy_distance(first: Tensor, second: Tensor, num_directions: int = 
 
     Args:
         first (Tensor): points [..., N, 2].
-        second (Tensor): points [..., M, 2].
+        second (Tensor): points [..., M, 2], with the same leading dimensions.
         num_directions (int): number of directions. Defaults to ``32``.
 
     Returns:

@@ -9,7 +9,6 @@ from benchmarks.few_step.kept import ENERGY, Row, digits_of, sets_of
 from benchmarks.few_step.matched import MATCHED
 from benchmarks.few_step.report import mean_and_spread
 from benchmarks.few_step.ways import (
-    Comparison,
     Way,
     figures_of,
     sets_table,
@@ -27,16 +26,6 @@ _COLUMNS = [
     *ways("diffusion", "diffusion", "heun", 10, 40),
     *ways("consistency", "consistency", "consistency", 2),
 ]
-_HALF = "gtp:some_rows=2,semigroup_every=4"
-_ON_HALF = [
-    *ways("all rows, matched", "gtp", f"jumps{MATCHED}", 2, 5),
-    *ways("`gamma=0.7`", "gtp", f"gamma=0.7{MATCHED}", 2, 5),
-    *ways("`gamma=0.9`", "gtp", f"gamma=0.9{MATCHED}", 2, 5),
-    *ways("half of the rows, matched", _HALF, f"jumps{MATCHED}", 2, 5),
-    *ways("`gamma=0.7`", _HALF, f"gamma=0.7{MATCHED}", 2, 5),
-    *ways("`gamma=0.9`", _HALF, f"gamma=0.9{MATCHED}", 2, 5),
-    *ways("diffusion", "diffusion", "heun", 40),
-]
 
 
 def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -49,14 +38,7 @@ def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
         "The aim": sets_table(rows, ENERGY, _COLUMNS),
         "Ahead, level and behind": _verdicts_table(rows),
         "Differences by seed": _differences_table(rows),
-        "On half of the rows": _half_table(rows),
     }
-
-
-def _half_table(rows: Sequence[Row]) -> str:
-    """Of the sets on which the consistency term was trained on half of the rows as well."""
-    trained = {row["data"] for row in rows if row["method"] == _HALF}
-    return sets_table([row for row in rows if row["data"] in trained], ENERGY, _ON_HALF)
 
 
 def _verdicts_table(rows: Sequence[Row]) -> str:
@@ -64,30 +46,23 @@ def _verdicts_table(rows: Sequence[Row]) -> str:
     for comparison, samplers in COMPARED:
         lines.append([f"**{comparison.title}**", "", "", ""])
         for sampler, title in samplers.items():
-            if _is_sampled(sampler, comparison):
-                lines.append(verdict_line(rows, title, sampler, comparison))
+            lines.append(verdict_line(rows, title, sampler, comparison))
     return markdown_table(["energy distance", "ahead", "level", "behind"], lines)
 
 
 def _differences_table(rows: Sequence[Row]) -> str:
-    """GTP less the other, seed by seed: all meet the same draw of data and first noise."""
+    """GTP less the other, seed by seed: both meet the same draw of data and first noise."""
     sets = sets_of(rows, ENERGY)
     lines = []
     for comparison, samplers in COMPARED:
         lines.append([f"**{comparison.title}**", *("" for _ in sets)])
         for sampler, title in samplers.items():
-            if _is_sampled(sampler, comparison):
-                way = Way("", "gtp", sampler, comparison.num_steps)
-                figures = [_difference(rows, data, way, comparison.other) for data in sets.values()]
-                lines.append([title, *figures])
+            way = Way("", "gtp", sampler, comparison.num_steps)
+            figures = [_difference(rows, data, way, comparison.other) for data in sets.values()]
+            lines.append([title, *figures])
     return markdown_table(["GTP less the other", *sets], lines)
 
 
 def _difference(rows: Sequence[Row], data: str, way: Way, other: Way) -> str:
     pairs = zip(*(figures_of(rows, data, one, ENERGY) for one in (way, other)), strict=True)
     return mean_and_spread([mine - theirs for mine, theirs in pairs], digits_of(data, ENERGY, 2, 0))
-
-
-def _is_sampled(sampler: str, comparison: Comparison) -> bool:
-    # A single jump leaves no level for fresh noise.
-    return comparison.num_steps > 1 or "gamma" not in sampler
