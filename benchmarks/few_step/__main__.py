@@ -32,13 +32,7 @@ from benchmarks.few_step.method import Network
 from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.pictures import draw_pictures
 from benchmarks.few_step.planar import PLANAR_SETS
-from benchmarks.few_step.report import (
-    command_line,
-    provenance,
-    read_rows,
-    write_csv,
-    write_markdown,
-)
+from benchmarks.few_step.report import command_line, write_tables
 from benchmarks.few_step.sets import DEFAULT_SETS, is_known, make_set
 from benchmarks.few_step.shapes import SHAPES
 from benchmarks.few_step.training import Training
@@ -172,12 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for method in options.methods
     ]
     run_cells(cells, folder, options.jobs, options.device, options.compile)
-    rows = read_rows(cells, folder)
-    write_csv(rows, folder / "results.csv")
-    head = provenance(
-        command_line("benchmarks.few_step", arguments), [cell.path(folder) for cell in cells]
-    )
-    table = write_markdown(rows, folder / "results.md", head)
+    command = command_line("benchmarks.few_step", arguments)
+    table = write_tables(cells, folder, "results", command)
     for name in [name for name in sets if name in PLANAR_SETS]:
         first = [cell for cell in cells if cell.data == name and cell.seed == options.seeds[0]]
         for path in draw_pictures(first, folder):

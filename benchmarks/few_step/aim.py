@@ -37,13 +37,7 @@ from benchmarks.few_step.measures import (
 )
 from benchmarks.few_step.method import sample
 from benchmarks.few_step.methods import ALL_METHODS
-from benchmarks.few_step.report import (
-    command_line,
-    provenance,
-    read_rows,
-    write_csv,
-    write_markdown,
-)
+from benchmarks.few_step.report import command_line, write_tables
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.steps import cell_of, read_cell
 from benchmarks.few_step.ways import COMPARISONS, Comparison
@@ -252,11 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--cells: there is no finished cell of a method that is compared, with its weights, "
             f"in {options.cells}"
         )
-    rows = read_rows(cells, options.out)
-    write_csv(rows, options.out / "aim.csv")
     command = command_line("benchmarks.few_step.aim", arguments)
-    head = provenance(command, [cell.path(options.out) for cell in cells])
-    write_markdown(rows, options.out / "aim.md", head)
+    write_tables(cells, options.out, "aim", command)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,7 @@ from torchrl import torchrl_logger
 from benchmarks.few_step.cells import Cell, write_record
 from benchmarks.few_step.evaluation import measure
 from benchmarks.few_step.methods import ALL_METHODS
-from benchmarks.few_step.report import (
-    command_line,
-    provenance,
-    read_rows,
-    write_csv,
-    write_markdown,
-)
+from benchmarks.few_step.report import command_line, write_tables
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.steps import cell_of, read_cell
 from torchrl_gtp import GTPActor
@@ -148,11 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--cells: there is no finished cell of {options.methods} with its weights in "
             f"{options.cells}"
         )
-    rows = read_rows(cells, options.out)
-    write_csv(rows, options.out / "matched.csv")
     command = command_line("benchmarks.few_step.matched", arguments)
-    head = provenance(command, [cell.path(options.out) for cell in cells])
-    write_markdown(rows, options.out / "matched.md", head)
+    write_tables(cells, options.out, "matched", command)
 
 
 if __name__ == "__main__":

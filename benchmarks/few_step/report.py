@@ -21,6 +21,7 @@ __all__ = [
     "read_rows",
     "write_csv",
     "write_markdown",
+    "write_tables",
 ]
 
 _KEYS = ("data", "method", "sampler", "num_steps", "seed")
@@ -105,6 +106,21 @@ def read_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
         floor = {**about, "method": "data", "sampler": "-", "num_steps": 0, **record["floor"]}
         rows.append(floor)
     return rows
+
+
+def write_tables(cells: Sequence[Cell], folder: Path, name: str, command: str) -> str:
+    """Writes the figures of cells as ``<name>.csv`` and ``<name>.md``, and returns the latter.
+
+    Args:
+        cells: finished cells.
+        folder: where their files are, and where both go.
+        name: the name of both.
+        command: what made them; see :func:`command_line`.
+    """
+    rows = read_rows(cells, folder)
+    write_csv(rows, folder / f"{name}.csv")
+    head = provenance(command, [cell.path(folder) for cell in cells])
+    return write_markdown(rows, folder / f"{name}.md", head)
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
