@@ -149,39 +149,56 @@ def _compare(data: DataSet, samples: Tensor, reference: Reference) -> dict[str, 
 
 
 def _is_planar(data: DataSet) -> bool:
-    # Sets with states are compared in groups of 25, of which nobody needs projections.
+    # Groups of 25 states are compared pair by pair: that is cheap, and exact.
     return data.action_dim == 2 and not data.has_one_action
+
+
+_data_set = functools.cache(make_set)
 
 
 @functools.cache
 def _floor(name: str, num_samples: int) -> dict[str, float]:
     """The data against another draw of the data: means over several, once for each process."""
-    data = make_set(name)
+    data = _data_set(name)
     torch.manual_seed(_FLOOR_SEED)
     pairs = [data.reference(num_samples) for _ in range(_FLOOR_DRAWS)]
     rows = [_compare(data, pair.first.action, pair) for pair in pairs]
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
 
-def _measure_once(path: Path, record: dict[str, Any], num_samples: int, to: Path) -> Cell:
-    """Writes the cell with what is compared in the place of its own rows, if it is not there."""
-    trained = cell_of(record)
-    data = make_set(trained.data)
-    size = num_samples if _is_planar(data) else trained.num_samples
-    cell = dataclasses.replace(trained, num_samples=size)
-    record = {**record, "cell": {**record["cell"], "num_samples": size}}
-    if cell.path(to).is_file():
-        there: dict[str, Any] = json.loads(cell.path(to).read_text())
-        asked = [(name, num_steps) for name, _, num_steps in ways_of(cell.method)]
-        own = [(row["sampler"], row["num_steps"]) for row in there["rows"]]
-        measured = ("floor", "rows")
-        if own == asked and {**there, **{key: record[key] for key in measured}} == record:
-            return cell
-    record["floor"] = _floor(cell.data, size)
-    record["rows"] = measure_ways(data, cell, read_cell(path)[1])
-    write_record(record, cell.path(to))
-    torchrl_logger.info(f"Measured {path.stem}.")
-    return cell
+def _cells_to_measure(folder: Path, num_samples: int) -> dict[Path, Cell]:
+    """The finished cells whose methods are compared, with their new numbers of samples.
+
+    Raises:
+        ValueError: if cells of one method and data set were trained otherwise.
+    """
+    cells: dict[Path, Cell] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        why_not = _why_not(path, record)
+        if why_not is not None:
+            torchrl_logger.warning(f"Leaving out {path.stem}, {why_not}.")
+            continue
+        cell = cell_of(record)
+        if not any(ways_of(cell.method)):
+            continue
+        try:
+            data = _data_set(cell.data)
+        except FileNotFoundError as error:
+            torchrl_logger.warning(f"Leaving out {path.stem}: {error}")
+            continue
+        if _is_planar(data):
+            cell = dataclasses.replace(cell, num_samples=num_samples)
+        for other in cells.values():
+            alike = dataclasses.replace(cell, seed=other.seed)
+            if (other.method, other.data) == (cell.method, cell.data) and other != alike:
+                raise ValueError(
+                    f"{path.stem} and {other.path(folder).stem} were trained with other settings, "
+                    f"{cell.training} and {other.training}: a table must not mix them. Put them "
+                    "into folders of their own."
+                )
+        cells[path] = cell
+    return cells
 
 
 def _why_not(path: Path, record: Mapping[str, Any]) -> str | None:
@@ -192,6 +209,23 @@ def _why_not(path: Path, record: Mapping[str, Any]) -> str | None:
     if not path.with_suffix(".pt").is_file():
         return "whose weights were not kept"
     return None
+
+
+def _measure_once(path: Path, cell: Cell, folder: Path) -> None:
+    """Writes a cell with what is compared in the place of its own rows, if it is not there."""
+    record = json.loads(path.read_text())
+    record["cell"]["num_samples"] = cell.num_samples
+    to = cell.path(folder)
+    if to.is_file():
+        there: dict[str, Any] = json.loads(to.read_text())
+        asked = [(name, num_steps) for name, _, num_steps in ways_of(cell.method)]
+        own = [(row["sampler"], row["num_steps"]) for row in there["rows"]]
+        if own == asked and {**record, "floor": there["floor"], "rows": there["rows"]} == there:
+            return
+    record["floor"] = _floor(cell.data, cell.num_samples)
+    record["rows"] = measure_ways(_data_set(cell.data), cell, read_cell(path)[1])
+    write_record(record, to)
+    torchrl_logger.info(f"Measured {path.stem}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,38 +250,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (options.out / "cells").resolve() == options.cells.resolve():
         parser.error(f"--out must be another folder than that of --cells, got {options.out}")
     torch.set_num_threads(1)
-    (options.out / "cells").mkdir(parents=True, exist_ok=True)
-    cells: list[Cell] = []
-    for path in sorted(options.cells.glob("*.json")):
-        record = json.loads(path.read_text())
-        why_not = _why_not(path, record)
-        if why_not is None and not any(ways_of(record["cell"]["method"])):
-            continue
-        if why_not is not None:
-            torchrl_logger.warning(f"Leaving out {path.stem}, {why_not}.")
-            continue
-        try:
-            cell = _measure_once(path, record, options.samples, options.out)
-        except FileNotFoundError as error:
-            torchrl_logger.warning(f"Leaving out {path.stem}: {error}")
-            continue
-        for other in cells:
-            if (other.method, other.data) == (cell.method, cell.data) and (
-                dataclasses.replace(other, seed=cell.seed) != cell
-            ):
-                parser.error(
-                    f"--cells: {path.stem} and {other.path(options.cells).stem} were trained with "
-                    f"other settings, {cell.training} and {other.training}: a table must not mix "
-                    "them. Put them into folders of their own."
-                )
-        cells.append(cell)
+    try:
+        cells = _cells_to_measure(options.cells, options.samples)
+    except ValueError as error:
+        parser.error(f"--cells: {error}")
     if not cells:
         parser.error(
-            f"--cells: there is no finished cell of a method that is compared, with its weights, "
+            "--cells: there is no finished cell of a method that is compared, with its weights, "
             f"in {options.cells}"
         )
+    (options.out / "cells").mkdir(parents=True, exist_ok=True)
+    for path, cell in cells.items():
+        _measure_once(path, cell, options.out)
     command = command_line("benchmarks.few_step.aim", arguments)
-    write_tables(cells, options.out, "aim", command)
+    write_tables(list(cells.values()), options.out, "aim", command)
 
 
 if __name__ == "__main__":

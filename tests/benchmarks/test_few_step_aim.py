@@ -127,6 +127,8 @@ def test_trainings_are_not_mixed(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--cells", str(tmp_path / "cells"), "--samples", "9", "--out", str(tmp_path / "aim")])
     assert "a table must not mix them" in capsys.readouterr().err
+    # Nothing was measured in vain.
+    assert not (tmp_path / "aim").exists()
 
 
 def test_a_variant_of_gtp_is_sampled_as_gtp_is():
