@@ -87,13 +87,13 @@ _SAMPLES_AT_ONCE = 4_000
 def ways_of(method: str) -> Iterator[tuple[str, Sampler, int]]:
     """Gives the samplers of a method that are compared, by name, with their numbers of steps.
 
-    Variants of GTP are sampled as GTP is.
+    GTP from a trained denoiser and variants of GTP are sampled as GTP is.
 
     Examples:
         >>> [(name, num_steps) for name, _, num_steps in ways_of("consistency")]
         [('consistency', 1), ('consistency', 2)]
     """
-    is_gtp = method.split(":")[0] == "gtp"
+    is_gtp = method.split(":")[0] in ("gtp", "gtp_distillation")
     asked = {
         *((name, one.num_steps) for one, names in COMPARED for name in names if is_gtp),
         *(

@@ -18,6 +18,7 @@ from torchrl_gtp.flow_map import FlowMap, Objective, Sampler
 from torchrl_gtp.objectives import PrecomputedAdvantage
 
 __all__ = [
+    "Distilled",
     "Method",
     "Network",
     "flat_bounds",
@@ -47,6 +48,19 @@ class Method:
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
     most_steps: int | None = None
     lr: float | None = None
+
+
+@dataclass(frozen=True)
+class Distilled(Method):
+    """A method that is distilled from a denoiser, which is trained first and begins with its weights.
+
+    Attributes:
+        denoiser: how the denoiser is trained.
+        denoiser_share: the share of all network evaluations that its training gets, in (0, 1).
+    """
+
+    denoiser: Method = field(kw_only=True)
+    denoiser_share: float = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -83,10 +97,18 @@ def make_actor(method: Method, data: DataSet, network: Network) -> GTPActor:
     return actor
 
 
-def make_loss(method: Method, data: DataSet, actor: GTPActor) -> GTPLoss:
+def make_loss(
+    method: Method, data: DataSet, actor: GTPActor, denoiser: GTPActor | None = None
+) -> GTPLoss:
     """Builds the loss of a method; its only critic is the advantage in the data, if there is one.
 
     A positive advantage gives the largest weight, 100, and others the weight 1.
+
+    Args:
+        method: the method.
+        data: the data set.
+        actor: the actor to train.
+        denoiser: the trained denoiser, for a method that is distilled from one.
     """
     critic = PrecomputedAdvantage() if data.has_advantage else None
     return GTPLoss(
@@ -94,6 +116,7 @@ def make_loss(method: Method, data: DataSet, actor: GTPActor) -> GTPLoss:
         objective=method.objective,
         critic=critic,
         eta=1e3,
+        denoiser_network=denoiser,
     )
 
 
@@ -151,7 +174,8 @@ class _RecordedFlowMap(FlowMap):
 def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> float:
     """Counts the forward evaluations of the network, for each sample, in one call of a loss.
 
-    An evaluation together with its forward-mode derivative counts twice.
+    Those of a frozen denoiser count, too. An evaluation together with its forward-mode derivative
+    counts twice.
 
     Args:
         loss (GTPLoss): the loss.
@@ -171,9 +195,15 @@ def network_evaluations(loss: GTPLoss, batch: TensorDictBase) -> float:
         nonlocal rows
         rows += output.shape[0] * (1 if forward_ad.unpack_dual(output).tangent is None else 2)
 
-    handle = loss.actor_network.flow_map.backbone.register_forward_hook(count)
+    flow_maps = [loss.actor_network.flow_map, loss.denoiser]
+    handles = [
+        flow_map.backbone.register_forward_hook(count)
+        for flow_map in flow_maps
+        if flow_map is not None
+    ]
     try:
         loss(batch)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return rows / len(batch)

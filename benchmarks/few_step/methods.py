@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.few_step.method import Method
+from benchmarks.few_step.method import Distilled, Method
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import (
     Consistency,
@@ -40,20 +40,31 @@ def _member(
 # Jumps that leave part of the way to fresh noise, as CTM's.
 _NOISED = {"gamma=0.9": JumpSampler(gamma=0.9)}
 
+_DIFFUSION = _member("diffusion", "heun", {"euler": OdeSampler("euler")})
+
+
+def _distilled(method: Method) -> Method:
+    """The method from a denoiser that is trained with half of the evaluations."""
+    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    return Distilled(**options, denoiser=_DIFFUSION, denoiser_share=0.5)
+
+
 METHODS: dict[str, Method] = {
     "gtp": _member("gtp", "jumps", {**_NOISED, "heun": OdeSampler("heun")}),
+    "gtp_distillation": _distilled(_member("gtp_distillation", "jumps", _NOISED)),
     "paper": _member("paper", "jumps"),
-    "diffusion": _member("diffusion", "heun", {"euler": OdeSampler("euler")}),
+    "diffusion": _DIFFUSION,
     # Trained on five levels, so that there are no more steps.
     "ddpm": _member("ddpm", "ddpm", most_steps=5),
     "flow_matching": _member("flow_matching", "euler", {"heun": OdeSampler("heun", "linear")}),
     # At 3e-3 it collapses on grid, checkerboard and moons (docs/few_step_log.md).
     "consistency": _member("consistency", "consistency", lr=1e-3),
+    "consistency_distillation": _distilled(_member("consistency_distillation", "consistency")),
     "ctm": _member("ctm", "jumps", _NOISED),
     "shortcut": _member("shortcut", "jumps"),
     "mean_flow": _member("mean_flow", "jumps"),
 }
-"""Those of :func:`~torchrl_gtp.flow_map.family` that need no trained network to begin with."""
+"""Those of :func:`~torchrl_gtp.flow_map.family`."""
 
 
 def _variant(noise_levels: NoiseLevels | None = None, **options: Any) -> Method:

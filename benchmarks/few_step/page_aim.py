@@ -19,12 +19,23 @@ from recipes.common.tables import markdown_table
 
 __all__ = ["aim_tables"]
 
-_COLUMNS = [
-    *ways("GTP, matched", "gtp", f"jumps{MATCHED}", 2, 5),
-    *ways("`gamma=0.7`", "gtp", f"gamma=0.7{MATCHED}", 2, 5),
-    *ways("`gamma=0.9`", "gtp", f"gamma=0.9{MATCHED}", 2, 5),
-    *ways("diffusion", "diffusion", "heun", 10, 40),
-    *ways("consistency", "consistency", "consistency", 2),
+_FROM_DENOISER = "gtp_distillation"
+
+
+def _columns(title: str, gtp: str) -> list[Way]:
+    return [
+        *ways(f"{title}, matched", gtp, f"jumps{MATCHED}", 2, 5),
+        *ways("`gamma=0.7`", gtp, f"gamma=0.7{MATCHED}", 2, 5),
+        *ways("`gamma=0.9`", gtp, f"gamma=0.9{MATCHED}", 2, 5),
+        *ways("diffusion", "diffusion", "heun", 10, 40),
+        *ways("consistency", "consistency", "consistency", 2),
+    ]
+
+
+_ONE_JUMP = [
+    *ways("from a denoiser", _FROM_DENOISER, f"jumps{MATCHED}", 1, 2, 5),
+    *ways("from data", "gtp", f"jumps{MATCHED}", 1, 2, 5),
+    *ways("consistency", "consistency", "consistency", 1, 2),
 ]
 
 
@@ -32,32 +43,39 @@ def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Makes the tables of the aim in ``docs/few_step_quality.md`` by title.
 
     Args:
-        rows: those of ``aim.csv``, of three seeds.
+        rows: those of ``aim.csv``, of three seeds; some sets may have GTP from a trained denoiser
+            besides.
     """
+    distilled = {row["data"] for row in rows if row["method"] == _FROM_DENOISER}
+    some = [row for row in rows if row["data"] in distilled]
     return {
-        "The aim": sets_table(rows, ENERGY, _COLUMNS),
-        "Ahead, level and behind": _verdicts_table(rows),
-        "Differences by seed": _differences_table(rows),
+        "The aim": sets_table(rows, ENERGY, _columns("GTP", "gtp")),
+        "Ahead, level and behind": _verdicts_table(rows, "gtp"),
+        "Differences by seed": _differences_table(rows, "gtp"),
+        "From a trained denoiser": sets_table(some, ENERGY, _columns("GTP", _FROM_DENOISER)),
+        "From a denoiser and from data": sets_table(some, ENERGY, _ONE_JUMP),
+        "Ahead, level and behind from a denoiser": _verdicts_table(some, _FROM_DENOISER),
+        "Differences by seed from a denoiser": _differences_table(some, _FROM_DENOISER),
     }
 
 
-def _verdicts_table(rows: Sequence[Row]) -> str:
+def _verdicts_table(rows: Sequence[Row], method: str) -> str:
     lines = []
     for comparison, samplers in COMPARED:
         lines.append([f"**{comparison.title}**", "", "", ""])
         for sampler, title in samplers.items():
-            lines.append(verdict_line(rows, title, sampler, comparison))
+            lines.append(verdict_line(rows, title, sampler, comparison, method))
     return markdown_table(["energy distance", "ahead", "level", "behind"], lines)
 
 
-def _differences_table(rows: Sequence[Row]) -> str:
+def _differences_table(rows: Sequence[Row], method: str) -> str:
     """GTP less the other, seed by seed: both meet the same draw of data and first noise."""
     sets = sets_of(rows, ENERGY)
     lines = []
     for comparison, samplers in COMPARED:
         lines.append([f"**{comparison.title}**", *("" for _ in sets)])
         for sampler, title in samplers.items():
-            way = Way("", "gtp", sampler, comparison.num_steps)
+            way = Way("", method, sampler, comparison.num_steps)
             figures = [_difference(rows, data, way, comparison.other) for data in sets.values()]
             lines.append([title, *figures])
     return markdown_table(["GTP less the other", *sets], lines)

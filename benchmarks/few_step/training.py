@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import math
 from collections.abc import Sequence
@@ -13,7 +14,14 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import CudaGraphModule
 
 from benchmarks.few_step.data_set import DataSet
-from benchmarks.few_step.method import Method, Network, make_actor, make_loss, network_evaluations
+from benchmarks.few_step.method import (
+    Distilled,
+    Method,
+    Network,
+    make_actor,
+    make_loss,
+    network_evaluations,
+)
 from torchrl_gtp import GTPActor, TargetUpdate
 from torchrl_gtp.training import Update, cosine, make_optimizer
 
@@ -64,8 +72,8 @@ class Trained(NamedTuple):
 
     Attributes:
         actor: the actor with averaged weights.
-        num_updates: the updates made.
-        evaluations: network evaluations for each sample in an update.
+        num_updates: the updates made, of a distilled method those of its denoiser among them.
+        evaluations: network evaluations for each sample in an update, in the mean over all updates.
     """
 
     actor: GTPActor
@@ -90,7 +98,21 @@ def train(method: Method, data: DataSet, options: Training, *, compiled: bool = 
     Raises:
         ValueError: if the evaluations do not suffice for one update.
     """
-    update, evaluations = _make_update(method, data, options, torch.device("cpu"))
+    if isinstance(method, Distilled):
+        first, rest = _split(method, options)
+        denoiser = train(method.denoiser, data, first, compiled=compiled)
+        return _with_denoiser(_train_one(method, data, rest, compiled, denoiser.actor), denoiser)
+    return _train_one(method, data, options, compiled)
+
+
+def _train_one(
+    method: Method,
+    data: DataSet,
+    options: Training,
+    compiled: bool,
+    denoiser: GTPActor | None = None,
+) -> Trained:
+    update, evaluations = _make_update(method, data, options, torch.device("cpu"), None, denoiser)
     if compiled:
         # A process compiles a few losses at most, and runs others eagerly without a word.
         torch.compiler.reset()
@@ -128,11 +150,29 @@ def train_side_by_side(
     Raises:
         ValueError: if the evaluations do not suffice for one update.
     """
+    if isinstance(method, Distilled):
+        first, rest = _split(method, options)
+        denoisers = train_side_by_side(method.denoiser, sets, seeds, first, device)
+        trained = _train_at_once(
+            method, sets, seeds, rest, device, [one.actor for one in denoisers]
+        )
+        return [_with_denoiser(*both) for both in zip(trained, denoisers, strict=True)]
+    return _train_at_once(method, sets, seeds, options, device, [None] * len(sets))
+
+
+def _train_at_once(
+    method: Method,
+    sets: Sequence[DataSet],
+    seeds: Sequence[int],
+    options: Training,
+    device: torch.device,
+    denoisers: Sequence[GTPActor | None],
+) -> list[Trained]:
     pools: dict[str, TensorDict] = {}
     updates, evaluations = [], 0.0
-    for data, seed in zip(sets, seeds, strict=True):
+    for data, seed, denoiser in zip(sets, seeds, denoisers, strict=True):
         torch.manual_seed(seed)
-        update, evaluations = _make_update(method, data, options, device, pools)
+        update, evaluations = _make_update(method, data, options, device, pools, denoiser)
         updates.append(update)
     step = CudaGraphModule(_SideBySide(updates), in_keys=[], out_keys=[], device=device)
     for _ in range(updates[0].num_updates):
@@ -144,6 +184,27 @@ def train_side_by_side(
     del step, update, updates, pools
     gc.collect()
     return trained
+
+
+def _split(method: Distilled, options: Training) -> tuple[Training, Training]:
+    """The trainings of the denoiser and of what is distilled from it."""
+    first = round(method.denoiser_share * options.num_updates)
+    if not 0 < first < options.num_updates:
+        raise ValueError(
+            f"num_updates={options.num_updates} is not enough for a denoiser and what is distilled "
+            "from it: give more."
+        )
+    return (
+        dataclasses.replace(options, num_updates=first),
+        dataclasses.replace(options, num_updates=options.num_updates - first),
+    )
+
+
+def _with_denoiser(trained: Trained, denoiser: Trained) -> Trained:
+    """What was distilled, with the cost of its denoiser."""
+    num_updates = trained.num_updates + denoiser.num_updates
+    evaluations = sum(one.num_updates * one.evaluations for one in (trained, denoiser))
+    return Trained(trained.actor, num_updates, evaluations / num_updates)
 
 
 class _SideBySide:
@@ -167,10 +228,17 @@ def _make_update(
     data: DataSet,
     options: Training,
     device: torch.device,
-    pools: dict[str, TensorDict] | None = None,
+    pools: dict[str, TensorDict] | None,
+    denoiser: GTPActor | None,
 ) -> tuple[Update, float]:
-    """The update, and the network evaluations in it; with pools it draws its batches from them."""
-    loss = make_loss(method, data, make_actor(method, data, options.network)).to(device)
+    """The update, and the network evaluations in it; with pools it draws its batches from them.
+
+    With a denoiser the actor begins with its weights and is distilled from it.
+    """
+    actor = make_actor(method, data, options.network)
+    if denoiser is not None:
+        actor.load_state_dict(denoiser.state_dict())
+    loss = make_loss(method, data, actor, denoiser).to(device)
     target_update = TargetUpdate(loss, options.tau)
     evaluations = network_evaluations(loss, make_batch(data, options.batch_size).to(device))
     num_updates = int(options.num_updates * EVALUATIONS_PER_UPDATE / evaluations)

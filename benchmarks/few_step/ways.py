@@ -125,11 +125,11 @@ def verdict(first: Sequence[float], second: Sequence[float]) -> str:
 
 
 def verdict_line(
-    rows: Sequence[Row], label: str, sampler: str, comparison: Comparison
+    rows: Sequence[Row], label: str, sampler: str, comparison: Comparison, method: str = "gtp"
 ) -> list[str]:
     """A line with the sets where a sampler of GTP is ahead, level and behind by energy distance."""
     places: Mapping[str, list[str]] = {"ahead": [], "level": [], "behind": []}
     for name, data in sets_of(rows, ENERGY).items():
-        mine = figures_of(rows, data, Way("", "gtp", sampler, comparison.num_steps), ENERGY)
+        mine = figures_of(rows, data, Way("", method, sampler, comparison.num_steps), ENERGY)
         places[verdict(mine, figures_of(rows, data, comparison.other, ENERGY))].append(name)
     return [label, *(", ".join(names) for names in places.values())]

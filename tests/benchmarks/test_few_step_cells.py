@@ -17,14 +17,17 @@ import torch
 import torchrl
 from tensordict import TensorDict
 from torch._inductor import config as inductor_config
+from torch.testing import assert_close
 
 import torchrl_gtp
 from benchmarks.few_step import cells as cells_module
 from benchmarks.few_step import evaluation
+from benchmarks.few_step import training as training_module
 from benchmarks.few_step.__main__ import main, parse_arguments
 from benchmarks.few_step.cells import Cell, finished, read_origin, run_cell, run_cells
 from benchmarks.few_step.evaluation import NUM_STEPS, compare
 from benchmarks.few_step.method import (
+    Distilled,
     Method,
     Network,
     make_actor,
@@ -79,7 +82,9 @@ def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(nam
     torch.manual_seed(0)
     method, data = ALL_METHODS[name], PlanarSet("ring")
     actor, num_updates, evaluations = cells_module.train(method, data, TINY)
-    assert 0 <= 3 * TINY.num_updates - num_updates * evaluations < evaluations
+    # The updates of distillation cost more than those of the denoiser before it.
+    most = 4 if isinstance(method, Distilled) else evaluations
+    assert 0 <= 3 * TINY.num_updates - num_updates * evaluations < most
     for sampler in method.samplers.values():
         action = sample(actor, sampler, torch.zeros(7, 1), torch.randn(7, 2), 3)
         assert action.shape == (7, 2) and action.isfinite().all() and action.abs().max() <= 1
@@ -128,14 +133,59 @@ def test_the_paper_has_its_own_range_of_noise():
 @pytest.mark.parametrize(
     ("name", "expected"),
     # CTM: student, its jump to the data and the teacher's two, the solver's two, and the flow term.
-    [("gtp", 3.125), ("paper", 3), ("diffusion", 1), ("shortcut", 4), ("ctm", 7), ("mean_flow", 2)],
+    # Distillation: student, teacher and the solver's two of the frozen denoiser.
+    [
+        ("gtp", 3.125),
+        ("paper", 3),
+        ("diffusion", 1),
+        ("shortcut", 4),
+        ("ctm", 7),
+        ("mean_flow", 2),
+        ("consistency_distillation", 4),
+    ],
 )
 def test_network_evaluations_are_counted(name, expected):
     data = PlanarSet("ring")
     condition, action, _ = data.draw(8)
     batch = TensorDict({"observation": condition, "action": action}, [8])
-    loss = make_loss(METHODS[name], data, make_actor(METHODS[name], data, Network()))
+    method = METHODS[name]
+    actor, other = (make_actor(method, data, Network()) for _ in range(2))
+    loss = make_loss(method, data, actor, other if isinstance(method, Distilled) else None)
     assert network_evaluations(loss, batch) == expected
+
+
+def test_a_distilled_method_trains_its_denoiser_first_and_begins_with_its_weights(monkeypatch):
+    method, data, made = METHODS["consistency_distillation"], PlanarSet("ring"), []
+
+    def recorded(*arguments):
+        update, evaluations = make_update(*arguments)
+        start = {k: v.clone() for k, v in update.loss_module.target_actor().state_dict().items()}
+        made.append((arguments[0], update, start))
+        return update, evaluations
+
+    make_update = training_module._make_update
+    monkeypatch.setattr(training_module, "_make_update", recorded)
+    options = dataclasses.replace(TINY, num_updates=8)
+    torch.manual_seed(0)
+    actor, num_updates, evaluations = training_module.train(method, data, options)
+    (first, before, _), (second, after, start) = made
+    assert (first, second) == (METHODS["diffusion"], method)
+    # Half of 24 evaluations: 12 updates of the denoiser, 3 of four evaluations after it.
+    assert (before.num_updates, after.num_updates) == (12, 3)
+    assert (num_updates, evaluations) == (15, 24 / 15)
+    denoiser = before.loss_module.target_actor()
+    assert_close(start, denoiser.state_dict(), rtol=0, atol=0)
+    frozen = after.loss_module.denoiser.state_dict()
+    assert_close(frozen, dict(denoiser.flow_map.state_dict()), rtol=0, atol=0)
+    changed = [not torch.equal(value, start[key]) for key, value in actor.state_dict().items()]
+    assert any(changed)
+
+
+@pytest.mark.parametrize("num_updates", [1, 2])
+def test_too_few_evaluations_for_a_denoiser_and_what_is_distilled_are_refused(num_updates):
+    options = dataclasses.replace(TINY, num_updates=num_updates)
+    with pytest.raises(ValueError, match="is not enough"):
+        cells_module.train(METHODS["consistency_distillation"], PlanarSet("ring"), options)
 
 
 @pytest.mark.parametrize("name", ["gtp", "diffusion", "ddpm", "consistency", "shortcut"])

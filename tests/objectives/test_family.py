@@ -33,6 +33,7 @@ TERMS = {
     "consistency_distillation": ["consistency"],
     "ctm": ["consistency", "flow"],
     "gtp": ["consistency", "flow"],
+    "gtp_distillation": ["consistency", "flow"],
     "paper": ["consistency", "flow"],
     "shortcut": ["consistency", "flow"],
     "mean_flow": ["mean_flow"],
@@ -40,7 +41,7 @@ TERMS = {
 
 
 # Those with an ODE solver, which follows a denoiser.
-SOLVERS = ["consistency_distillation", "ctm"]
+SOLVERS = ["consistency_distillation", "ctm", "gtp_distillation"]
 
 
 class OwnTeacher:

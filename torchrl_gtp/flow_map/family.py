@@ -32,6 +32,7 @@ FamilyName = Literal[
     "consistency_distillation",
     "ctm",
     "gtp",
+    "gtp_distillation",
     "paper",
     "shortcut",
     "mean_flow",
@@ -100,6 +101,14 @@ def _gtp() -> FamilyMember:
     return FamilyMember(gtp_objective(), JumpSampler())
 
 
+def _gtp_distillation() -> FamilyMember:
+    """The same with a_u by a solver on a trained denoiser, which is not in the paper."""
+    times = LogNormalTimes(first_gap=0.2, last_gap=0.2)
+    consistency = Consistency(times, solver="heun")
+    terms: dict[str, Term] = {"consistency": consistency, "flow": Denoising()}
+    return FamilyMember(Objective(terms), JumpSampler())
+
+
 def _paper() -> FamilyMember:
     """The same as printed."""
     objective = gtp_objective(
@@ -132,6 +141,7 @@ _MEMBERS: dict[str, Callable[[], FamilyMember]] = {
     "consistency_distillation": _consistency_distillation,
     "ctm": _ctm,
     "gtp": _gtp,
+    "gtp_distillation": _gtp_distillation,
     "paper": _paper,
     "shortcut": _shortcut,
     "mean_flow": _mean_flow,
@@ -143,12 +153,13 @@ def family(name: FamilyName) -> FamilyMember:
 
     All of them train the same flow map and are weighted by a critic in the same way.
     ``"consistency_distillation"`` needs a trained denoiser: ``GTPLoss(...,
-    denoiser_network=trained_actor)``.
+    denoiser_network=trained_actor)``. ``"gtp_distillation"`` is meant for one, too, and for an actor
+    that begins with its weights; without it it follows the denoiser that it trains itself.
 
     Args:
         name (str): ``"diffusion"``, ``"ddpm"``, ``"flow_matching"``, ``"consistency"``,
-            ``"consistency_distillation"``, ``"ctm"``, ``"gtp"``, ``"paper"``, ``"shortcut"`` or
-            ``"mean_flow"``.
+            ``"consistency_distillation"``, ``"ctm"``, ``"gtp"``, ``"gtp_distillation"``,
+            ``"paper"``, ``"shortcut"`` or ``"mean_flow"``.
 
     Returns:
         FamilyMember: ``(objective, sampler, noise_levels)``.
