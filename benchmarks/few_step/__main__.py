@@ -6,7 +6,7 @@ for the sets in the plane, pictures::
 
     python -m benchmarks.few_step --quick                          # one set, one seed: two minutes
     python -m benchmarks.few_step --sets ring --seeds 0 1 2 --jobs 2
-    python -m benchmarks.few_step                                  # all 9 methods, 8 sets, 3 seeds
+    python -m benchmarks.few_step                                  # all methods, 8 sets, 3 seeds
     python -m benchmarks.few_step --device cuda --jobs 4           # the same on a GPU
 
 A cell (method, set, seed) that is finished is not run again. Minari datasets are looked for in

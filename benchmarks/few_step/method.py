@@ -52,10 +52,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Distilled(Method):
-    """A method that is distilled from a denoiser, which is trained first and begins with its weights.
+    """A method that is distilled from a denoiser, with whose weights it begins.
 
     Attributes:
-        denoiser: how the denoiser is trained.
+        denoiser: how the denoiser is trained, before the method.
         denoiser_share: the share of all network evaluations that its training gets, in (0, 1).
     """
 

@@ -108,6 +108,7 @@ def test_training_reaches_the_closed_form(name, num_steps, bound):
 
 
 @pytest.mark.slow
-def test_distillation_reaches_the_closed_form():
-    distilled = train("consistency_distillation", 2_000, train("diffusion", 2_000))
+@pytest.mark.parametrize("name", ["consistency_distillation", "gtp_distillation"])
+def test_distillation_reaches_the_closed_form(name):
+    distilled = train(name, 2_000, train("diffusion", 2_000))
     assert error_of(distilled, 1) < 0.1

@@ -152,9 +152,10 @@ def family(name: FamilyName) -> FamilyMember:
     """Returns the objective, the sampler and the noise levels of a generative policy.
 
     All of them train the same flow map and are weighted by a critic in the same way.
-    ``"consistency_distillation"`` needs a trained denoiser: ``GTPLoss(...,
-    denoiser_network=trained_actor)``. ``"gtp_distillation"`` is meant for one, too, and for an actor
-    that begins with its weights; without it it follows the denoiser that it trains itself.
+    ``"consistency_distillation"`` and ``"gtp_distillation"`` need a trained denoiser:
+    ``GTPLoss(..., denoiser_network=trained_actor)``, best with an actor that begins with its
+    weights. The latter is accepted without one, follows the denoiser that it trains itself then,
+    and does not learn.
 
     Args:
         name (str): ``"diffusion"``, ``"ddpm"``, ``"flow_matching"``, ``"consistency"``,
