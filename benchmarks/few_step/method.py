@@ -54,13 +54,28 @@ class Method:
 class Distilled(Method):
     """A method that is distilled from a denoiser, with whose weights it begins.
 
+    Rates fall to 0 and weights are averaged in the training of either.
+
     Attributes:
-        denoiser: how the denoiser is trained, before the method.
+        denoiser: how the denoiser is trained, before the method; over the same noise levels.
         denoiser_share: the share of all network evaluations that its training gets, in (0, 1).
+
+    Raises:
+        ValueError: for another share, or other noise levels.
     """
 
     denoiser: Method = field(kw_only=True)
     denoiser_share: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if not 0.0 < self.denoiser_share < 1.0:
+            raise ValueError(f"denoiser_share must lie in (0, 1), got {self.denoiser_share}.")
+        if self.denoiser.noise_levels != self.noise_levels:
+            raise ValueError(
+                f"denoiser has {self.denoiser.noise_levels}, the method {self.noise_levels}: give "
+                "both the same noise_levels."
+            )
 
 
 @dataclass(frozen=True)

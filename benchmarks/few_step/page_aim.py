@@ -22,9 +22,9 @@ __all__ = ["aim_tables"]
 _FROM_DENOISER = "gtp_distillation"
 
 
-def _columns(title: str, gtp: str) -> list[Way]:
+def _columns(gtp: str) -> list[Way]:
     return [
-        *ways(f"{title}, matched", gtp, f"jumps{MATCHED}", 2, 5),
+        *ways("GTP, matched", gtp, f"jumps{MATCHED}", 2, 5),
         *ways("`gamma=0.7`", gtp, f"gamma=0.7{MATCHED}", 2, 5),
         *ways("`gamma=0.9`", gtp, f"gamma=0.9{MATCHED}", 2, 5),
         *ways("diffusion", "diffusion", "heun", 10, 40),
@@ -32,7 +32,7 @@ def _columns(title: str, gtp: str) -> list[Way]:
     ]
 
 
-_ONE_JUMP = [
+_BESIDE_DATA = [
     *ways("from a denoiser", _FROM_DENOISER, f"jumps{MATCHED}", 1, 2, 5),
     *ways("from data", "gtp", f"jumps{MATCHED}", 1, 2, 5),
     *ways("consistency", "consistency", "consistency", 1, 2),
@@ -49,11 +49,11 @@ def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
     distilled = {row["data"] for row in rows if row["method"] == _FROM_DENOISER}
     some = [row for row in rows if row["data"] in distilled]
     return {
-        "The aim": sets_table(rows, ENERGY, _columns("GTP", "gtp")),
+        "The aim": sets_table(rows, ENERGY, _columns("gtp")),
         "Ahead, level and behind": _verdicts_table(rows, "gtp"),
         "Differences by seed": _differences_table(rows, "gtp"),
-        "From a trained denoiser": sets_table(some, ENERGY, _columns("GTP", _FROM_DENOISER)),
-        "From a denoiser and from data": sets_table(some, ENERGY, _ONE_JUMP),
+        "From a trained denoiser": sets_table(some, ENERGY, _columns(_FROM_DENOISER)),
+        "From a denoiser and from data": sets_table(some, ENERGY, _BESIDE_DATA),
         "Ahead, level and behind from a denoiser": _verdicts_table(some, _FROM_DENOISER),
         "Differences by seed from a denoiser": _differences_table(some, _FROM_DENOISER),
     }

@@ -132,10 +132,10 @@ def train_side_by_side(
     """Trains a method on several data sets at once, in one CUDA graph.
 
     Networks as small as these leave a GPU idle; each has a stream of its own. At the start they are
-    those of :func:`train` with the same seed. What is drawn after that comes from one generator of
-    the GPU, so that a training can be repeated with all of its neighbours only. The batches of a
-    data set are drawn from one pool of its samples, of three million or as many as a training
-    draws.
+    those of :func:`train` with the same seed, of a distilled method those of its denoiser. What is
+    drawn after that comes from one generator of the GPU, so that a training can be repeated with
+    all of its neighbours only. The batches of a data set are drawn from one pool of its samples, of
+    three million or as many as a training draws.
 
     Args:
         method: the method.
@@ -171,7 +171,9 @@ def _train_at_once(
     pools: dict[str, TensorDict] = {}
     updates, evaluations = [], 0.0
     for data, seed, denoiser in zip(sets, seeds, denoisers, strict=True):
-        torch.manual_seed(seed)
+        # What is distilled would draw what its denoiser was trained with.
+        if denoiser is None:
+            torch.manual_seed(seed)
         update, evaluations = _make_update(method, data, options, device, pools, denoiser)
         updates.append(update)
     step = CudaGraphModule(_SideBySide(updates), in_keys=[], out_keys=[], device=device)
@@ -189,10 +191,12 @@ def _train_at_once(
 def _split(method: Distilled, options: Training) -> tuple[Training, Training]:
     """The trainings of the denoiser and of what is distilled from it."""
     first = round(method.denoiser_share * options.num_updates)
-    if not 0 < first < options.num_updates:
+    # With fewer neither part is sure to have evaluations for an update.
+    if min(first, options.num_updates - first) < 2:
         raise ValueError(
             f"num_updates={options.num_updates} is not enough for a denoiser and what is distilled "
-            "from it: give more."
+            f"from it, of which it gets {method.denoiser_share:.0%}: give at least "
+            f"{math.ceil(2 / min(method.denoiser_share, 1 - method.denoiser_share))}."
         )
     return (
         dataclasses.replace(options, num_updates=first),

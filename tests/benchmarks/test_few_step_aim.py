@@ -131,8 +131,9 @@ def test_trainings_are_not_mixed(tmp_path, capsys):
     assert not (tmp_path / "aim").exists()
 
 
-def test_a_variant_of_gtp_is_sampled_as_gtp_is():
-    variant = [way[::2] for way in ways_of("gtp:some_rows=2,semigroup_every=4")]
+@pytest.mark.parametrize("name", ["gtp:some_rows=2,semigroup_every=4", "gtp_distillation"])
+def test_a_variant_of_gtp_is_sampled_as_gtp_is(name):
+    variant = [way[::2] for way in ways_of(name)]
     assert variant == [way[::2] for way in ways_of("gtp")]
     assert len(variant) == 12
 

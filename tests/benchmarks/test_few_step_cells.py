@@ -83,7 +83,7 @@ def test_every_method_trains_and_gets_the_same_number_of_network_evaluations(nam
     method, data = ALL_METHODS[name], PlanarSet("ring")
     actor, num_updates, evaluations = cells_module.train(method, data, TINY)
     # The updates of distillation cost more than those of the denoiser before it.
-    most = 4 if isinstance(method, Distilled) else evaluations
+    most = 5 if isinstance(method, Distilled) else evaluations
     assert 0 <= 3 * TINY.num_updates - num_updates * evaluations < most
     for sampler in method.samplers.values():
         action = sample(actor, sampler, torch.zeros(7, 1), torch.randn(7, 2), 3)
@@ -142,6 +142,7 @@ def test_the_paper_has_its_own_range_of_noise():
         ("ctm", 7),
         ("mean_flow", 2),
         ("consistency_distillation", 4),
+        ("gtp_distillation", 5),
     ],
 )
 def test_network_evaluations_are_counted(name, expected):
@@ -181,11 +182,42 @@ def test_a_distilled_method_trains_its_denoiser_first_and_begins_with_its_weight
     assert any(changed)
 
 
-@pytest.mark.parametrize("num_updates", [1, 2])
+@pytest.mark.parametrize("num_updates", [1, 2, 3])
 def test_too_few_evaluations_for_a_denoiser_and_what_is_distilled_are_refused(num_updates):
     options = dataclasses.replace(TINY, num_updates=num_updates)
-    with pytest.raises(ValueError, match="is not enough"):
-        cells_module.train(METHODS["consistency_distillation"], PlanarSet("ring"), options)
+    with pytest.raises(ValueError, match=f"num_updates={num_updates} is not.*give at least 4"):
+        cells_module.train(METHODS["gtp_distillation"], PlanarSet("ring"), options)
+
+
+def test_each_network_on_a_gpu_is_distilled_from_its_own_denoiser(monkeypatch):
+    method, seen = METHODS["gtp_distillation"], []
+
+    def recorded(method, sets, seeds, options, device, denoisers):
+        seen.append((method, seeds, options.num_updates, denoisers))
+        actors = [make_actor(method, data, Network()) for data in sets]
+        return [training_module.Trained(actor, 10 * len(seen), len(seen)) for actor in actors]
+
+    monkeypatch.setattr(training_module, "_train_at_once", recorded)
+    data, options = PlanarSet("ring"), dataclasses.replace(TINY, num_updates=9)
+    cpu = torch.device("cpu")
+    trained = train_side_by_side(method, [data, data], [3, 4], options, cpu)
+    (first, _, before, none), (second, seeds, after, denoisers) = seen
+    assert (first, before, none) == (METHODS["diffusion"], 4, [None, None])
+    assert (second, after, seeds) == (method, 5, [3, 4])
+    assert len(set(map(id, denoisers))) == 2
+    assert [(one.num_updates, one.evaluations) for one in trained] == [(30, 50 / 30)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"denoiser_share": 1.0}, r"denoiser_share must lie in \(0, 1\), got 1.0"),
+        ({"noise_levels": NoiseLevels(sigma_max=80.0)}, "the same noise_levels"),
+    ],
+)
+def test_bad_distilled_methods_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(METHODS["gtp_distillation"], **changes)
 
 
 @pytest.mark.parametrize("name", ["gtp", "diffusion", "ddpm", "consistency", "shortcut"])

@@ -196,9 +196,10 @@ def test_gtp_and_paper_are_the_options_of_the_loss():
         assert_same(*(call(loss, td.clone()) for loss in losses))
 
 
-def test_distillation_follows_the_denoiser_and_leaves_it_alone():
+@pytest.mark.parametrize("name", ["consistency_distillation", "gtp_distillation"])
+def test_distillation_follows_the_denoiser_and_leaves_it_alone(name):
     torch.manual_seed(0)
-    objective = family("consistency_distillation").objective
+    objective = family(name).objective
     trained = make_gtp_actor(3, Bounded(-1, 1, (2,)), **SIZES)
     loss = associated(make_loss("bc", objective=objective, denoiser_network=trained))
     td = make_batch(mode="bc")
@@ -284,7 +285,12 @@ def test_chunks_are_clipped_on_the_way():
         (
             {"objective": family("consistency_distillation").objective},
             ValueError,
-            "give a trained policy as denoiser_network",
+            "give a trained policy, such as one of family",
+        ),
+        (
+            {"objective": family("gtp_distillation").objective},
+            ValueError,
+            "give a trained policy, such as one of family",
         ),
         (
             {
@@ -359,7 +365,7 @@ def test_bad_names_and_missing_terms():
         loss.consistency_loss(make_batch(mode="bc"))
     ctm = family("ctm").objective
     alone = Objective({"consistency": ctm.terms["consistency"]}, "ema")
-    with pytest.raises(ValueError, match="none of its terms trains"):
+    with pytest.raises(ValueError, match="give a trained policy"):
         make_loss("bc", objective=alone)
 
 

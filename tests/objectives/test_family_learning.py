@@ -111,4 +111,5 @@ def test_training_reaches_the_closed_form(name, num_steps, bound):
 @pytest.mark.parametrize("name", ["consistency_distillation", "gtp_distillation"])
 def test_distillation_reaches_the_closed_form(name):
     distilled = train(name, 2_000, train("diffusion", 2_000))
-    assert error_of(distilled, 1) < 0.1
+    for num_steps in (1, 2, 5):
+        assert error_of(distilled, num_steps) < 0.1

@@ -221,8 +221,9 @@ class GTPLoss(AdvantageWeightedLoss):
             objective = dataclasses.replace(objective, lambda_flow=lambda_flow)
         if denoiser_network is None and objective.needs_denoiser:
             raise ValueError(
-                "The objective's ODE solver follows a denoiser that none of its terms trains: give "
-                "a trained policy as denoiser_network, or add a term 'flow'."
+                "The objective's ODE solver needs a trained denoiser to follow: give a trained "
+                "policy, such as one of family('diffusion'), as denoiser_network; or take an "
+                "objective with a term 'flow' that trains one, such as that of family('ctm')."
             )
         self.objective = objective
         self.denoiser = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
@@ -87,6 +87,8 @@ class Objective:
             the current ones, or the delayed ones. Defaults to ``"current"``.
         lambda_flow (float): factor of the term ``"flow"``, where there is one. Defaults to
             ``1.0``.
+        trained_denoiser (bool): whether an ODE solver must be given a trained denoiser to follow
+            even where a term trains one. Defaults to ``False``.
 
     Raises:
         ValueError: without a term, for another ``teacher``, or for a negative ``lambda_flow``.
@@ -101,6 +103,8 @@ class Objective:
     terms: Mapping[str, Term]
     teacher: Literal["current", "ema"] = "current"
     lambda_flow: float = 1.0
+    # Once a denoiser is there it changes nothing: it is no part of what an objective trains.
+    trained_denoiser: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -128,5 +132,5 @@ class Objective:
 
     @property
     def needs_denoiser(self) -> bool:
-        """Whether a term follows a denoiser that no term of this objective trains."""
-        return self.follows_denoiser and "flow" not in self.terms
+        """Whether a trained denoiser must be given for a term to follow."""
+        return self.follows_denoiser and (self.trained_denoiser or "flow" not in self.terms)
