@@ -332,6 +332,8 @@ def test_some_rows_speak_for_their_term():
     term = Consistency(solver="heun")
     assert Objective({"consistency": SomeRows(term, 4)}).needs_denoiser
     assert not Objective({"shortcut": SomeRows(Shortcut(), 4)}).follows_denoiser
+    with pytest.raises(ValueError, match="no term has an ODE solver"):
+        Objective({"shortcut": Shortcut()}, trained_denoiser=True)
 
 
 @pytest.mark.parametrize("end", ["data", "uniform", "log_uniform"])

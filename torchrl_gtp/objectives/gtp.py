@@ -98,9 +98,9 @@ class GTPLoss(AdvantageWeightedLoss):
             ``semigroup_every`` say. Defaults to ``None``: consistency and flow term with those
             options.
         denoiser_network (GTPActor, optional): a trained policy whose denoiser the ODE solver of
-            the objective follows, as in consistency distillation: one of the same observations and
-            actions. The loss keeps a frozen copy, in evaluation mode. Defaults to ``None``: the
-            solver follows the teacher's own denoiser.
+            the objective follows, as in distillation: one of the same observations and actions. The
+            loss keeps a frozen copy, in evaluation mode. Defaults to ``None``: the solver follows
+            the teacher's own denoiser, unless the objective needs a trained one.
         progress (float): share of training done, in [0, 1], on which the time sampler's schedule
             depends. Assign to the attribute of this name during training to run the schedule;
             left alone, it stays in the middle of the schedule. Defaults to ``0.5``.

@@ -91,7 +91,8 @@ class Objective:
             even where a term trains one. Defaults to ``False``.
 
     Raises:
-        ValueError: without a term, for another ``teacher``, or for a negative ``lambda_flow``.
+        ValueError: without a term, for another ``teacher``, for a negative ``lambda_flow``, or for
+            ``trained_denoiser`` without a solver.
 
     Examples:
         >>> from torchrl_gtp.flow_map.objectives import Consistency, Denoising
@@ -104,7 +105,7 @@ class Objective:
     teacher: Literal["current", "ema"] = "current"
     lambda_flow: float = 1.0
     # Once a denoiser is there it changes nothing: it is no part of what an objective trains.
-    trained_denoiser: bool = field(default=False, repr=False)
+    trained_denoiser: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -115,6 +116,11 @@ class Objective:
         if not 0.0 <= self.lambda_flow < math.inf:
             raise ValueError(
                 f"lambda_flow must be finite and not negative, got {self.lambda_flow}."
+            )
+        if self.trained_denoiser and not self.follows_denoiser:
+            raise ValueError(
+                "trained_denoiser=True has no effect: no term has an ODE solver that would follow "
+                "it. Leave it out, or give a term a solver, such as Consistency(solver='heun')."
             )
 
     def draws(self, action_dim: int) -> dict[str, Draw]:
