@@ -45,8 +45,7 @@ _DIFFUSION = _member("diffusion", "heun", {"euler": OdeSampler("euler")})
 
 def _distilled(method: Method) -> Method:
     """The method from a denoiser that is trained with half of the evaluations."""
-    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    return Distilled(**options, denoiser=_DIFFUSION, denoiser_share=0.5)
+    return Distilled(**vars(method), denoiser=_DIFFUSION, denoiser_share=0.5)
 
 
 METHODS: dict[str, Method] = {
