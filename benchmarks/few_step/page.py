@@ -6,7 +6,7 @@ The parts are made of a ``results.csv`` each, the last of the ``steps.csv`` of G
     python -m benchmarks.few_step.page muon docs/results/few_step/muon.csv
     python -m benchmarks.few_step.page aim docs/results/few_step/aim.csv
     python -m benchmarks.few_step.page quality docs/results/few_step/three_methods.csv
-    python -m benchmarks.few_step.page methods docs/results/few_step/nine_methods.csv
+    python -m benchmarks.few_step.page methods docs/results/few_step/all_methods.csv
     python -m benchmarks.few_step.page shapes docs/results/few_step/shapes.csv
     python -m benchmarks.few_step.page steps docs/results/few_step/steps.csv
 """
@@ -50,11 +50,13 @@ _BOTH_RATES = [
 # With Heun's method 2 K - 1 evaluations.
 _SAMPLERS = {
     "gtp": "jumps",
+    "gtp_distillation": "jumps",
     "paper": "jumps",
     "diffusion": "heun",
     "ddpm": "ddpm",
     "flow_matching": "heun",
     "consistency": "consistency",
+    "consistency_distillation": "consistency",
     "ctm": "jumps",
     "shortcut": "jumps",
     "mean_flow": "jumps",
@@ -62,6 +64,8 @@ _SAMPLERS = {
 _VARIANT_WAYS = {
     "GTP": ("gtp", "jumps"),
     "GTP, `gamma=0.9`": ("gtp", "gamma=0.9"),
+    "GTP from a denoiser": ("gtp_distillation", "jumps"),
+    "GTP from a denoiser, `gamma=0.9`": ("gtp_distillation", "gamma=0.9"),
     "GTP, `semigroup_every=none`": ("gtp:semigroup_every=none", "jumps"),
     "GTP, `lambda_flow=10`": ("gtp:lambda_flow=10", "jumps"),
     "consistency": ("consistency", "consistency"),
@@ -135,7 +139,7 @@ def _verdicts_table(rows: Sequence[Row]) -> str:
 
 
 def methods_tables(rows: Sequence[Row]) -> dict[str, str]:
-    """Makes the tables of nine methods in ``docs/few_step_quality.md`` by title.
+    """Makes the tables of all methods in ``docs/few_step_quality.md`` by title.
 
     Args:
         rows: those of ``results.csv``.

@@ -1,4 +1,4 @@
-"""The tables of the sections on Muon and matched starts from a kept ``muon.csv``."""
+"""The tables of Muon, matched starts and a trained denoiser from a kept ``muon.csv``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FROM_DENOISER = [
 
 
 def muon_tables(rows: Sequence[Row]) -> dict[str, str]:
-    """Makes the tables of Muon and matched starts in ``docs/few_step_quality.md`` by title.
+    """Makes the tables of that budget in ``docs/few_step_quality.md`` by title.
 
     Args:
         rows: those of ``muon.csv``, of three seeds, with those from a matched start and those of

@@ -34,7 +34,7 @@ FIGURES = DOCS / "results" / "few_step"
     ("page", "make", "figures"),
     [
         ("few_step_quality.md", quality_tables, "three_methods.csv"),
-        ("few_step_quality.md", methods_tables, "nine_methods.csv"),
+        ("few_step_quality.md", methods_tables, "all_methods.csv"),
         ("few_step_quality.md", targets_tables, "targets.csv"),
         ("few_step_quality.md", muon_tables, "muon.csv"),
         ("few_step_quality.md", aim_tables, "aim.csv"),
@@ -52,7 +52,7 @@ def test_a_page_has_the_tables_of_its_figures(page, make, figures):
     ("figures", "folder", "training"),
     [
         ("three_methods.csv", "", Training(num_updates=4_000)),
-        ("nine_methods.csv", "", Training(num_updates=4_000)),
+        ("all_methods.csv", "", Training(num_updates=4_000)),
         ("shapes.csv", "", Training(num_updates=4_000)),
         ("targets.csv", "targets", Training()),
         ("muon.csv", "muon", Training(lr=1e-3, muon_lr=0.02)),
