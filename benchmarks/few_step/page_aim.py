@@ -43,19 +43,16 @@ def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Makes the tables of the aim in ``docs/few_step_quality.md`` by title.
 
     Args:
-        rows: those of ``aim.csv``, of three seeds; some sets may have GTP from a trained denoiser
-            besides.
+        rows: those of ``aim.csv``, of three seeds.
     """
-    distilled = {row["data"] for row in rows if row["method"] == _FROM_DENOISER}
-    some = [row for row in rows if row["data"] in distilled]
     return {
         "The aim": sets_table(rows, ENERGY, _columns("gtp")),
         "Ahead, level and behind": _verdicts_table(rows, "gtp"),
         "Differences by seed": _differences_table(rows, "gtp"),
-        "From a trained denoiser": sets_table(some, ENERGY, _columns(_FROM_DENOISER)),
-        "From a denoiser and from data": sets_table(some, ENERGY, _BESIDE_DATA),
-        "Ahead, level and behind from a denoiser": _verdicts_table(some, _FROM_DENOISER),
-        "Differences by seed from a denoiser": _differences_table(some, _FROM_DENOISER),
+        "From a trained denoiser": sets_table(rows, ENERGY, _columns(_FROM_DENOISER)),
+        "From a denoiser and from data": sets_table(rows, ENERGY, _BESIDE_DATA),
+        "Ahead, level and behind from a denoiser": _verdicts_table(rows, _FROM_DENOISER),
+        "Differences by seed from a denoiser": _differences_table(rows, _FROM_DENOISER),
     }
 
 
