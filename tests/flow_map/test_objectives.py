@@ -336,7 +336,7 @@ def test_some_rows_speak_for_their_term():
         Objective({"shortcut": Shortcut()}, trained_denoiser=True)
 
 
-@pytest.mark.parametrize("end", ["data", "uniform", "log_uniform"])
+@pytest.mark.parametrize("end", ["data", "uniform", "cubic", "log_uniform"])
 def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end):
     uniform = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     term = Consistency(LogNormalTimes(end=end), semigroup_every=1)

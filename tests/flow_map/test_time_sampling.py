@@ -16,6 +16,7 @@ LEVELS = NoiseLevels(sigma_max=80.0)
     [
         KarrasGridTimes(),
         LogNormalTimes(),
+        LogNormalTimes(end="cubic"),
         LogNormalTimes(end="uniform"),
         LogNormalTimes(end="data"),
         LogNormalTimes(mean=-8.0, std=3.0),  # many levels at the lower bound
@@ -88,6 +89,14 @@ def test_log_normal_moments_and_log_uniform_ends():
     assert t.log().std() == pytest.approx(1.2, abs=0.02)
     position = (s.log() - u.log()) / (torch.tensor(1e-6).log() - u.log())
     assert position.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("end", "power"), [("uniform", 1), ("cubic", 3)])
+def test_ends_are_uniform_in_a_root(end, power):
+    torch.manual_seed(0)
+    _, u, s = LogNormalTimes(end=end)(torch.rand(100_000, 2), torch.tensor(1.0), LEVELS)
+    root = ((s / u) ** (1 / power)).sort(0).values.squeeze(-1)
+    torch.testing.assert_close(root, torch.linspace(0, 1, 100_000), atol=0.01, rtol=0)
 
 
 def test_data_end_is_a_consistency_model():

@@ -195,9 +195,9 @@ class LogNormalTimes:
         std (float): standard deviation of ``ln t``. Defaults to ``1.2``.
         first_gap (float): ``1 - u / t`` at the start of training. Defaults to ``0.5``.
         last_gap (float): ``1 - u / t`` at the end of training. Defaults to ``0.02``.
-        end ("log_uniform", "uniform" or "data"): where ``s`` falls: log-uniformly between
-            ``sigma_min`` and ``u``, uniformly between 0 and ``u``, or always at 0 (a consistency
-            model). Defaults to ``"log_uniform"``.
+        end ("log_uniform", "cubic", "uniform" or "data"): where ``s`` falls: log-uniformly between
+            ``sigma_min`` and ``u``; between 0 and ``u``, uniformly in its cube root or uniformly;
+            or always at 0 (a consistency model). Defaults to ``"log_uniform"``.
 
     Raises:
         ValueError: if a gap lies outside (0, 1), ``std`` is not positive, or ``end`` is none of
@@ -213,7 +213,7 @@ class LogNormalTimes:
     std: float = 1.2
     first_gap: float = 0.5
     last_gap: float = 0.02
-    end: Literal["log_uniform", "uniform", "data"] = "log_uniform"
+    end: Literal["log_uniform", "cubic", "uniform", "data"] = "log_uniform"
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -226,8 +226,10 @@ class LogNormalTimes:
                 raise ValueError(
                     f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}."
                 )
-        if self.end not in ("log_uniform", "uniform", "data"):
-            raise ValueError(f"end must be 'log_uniform', 'uniform' or 'data', got {self.end!r}.")
+        if self.end not in ("log_uniform", "cubic", "uniform", "data"):
+            raise ValueError(
+                f"end must be 'log_uniform', 'cubic', 'uniform' or 'data', got {self.end!r}."
+            )
 
     def __call__(
         self, uniform: Tensor, progress: Tensor, noise_levels: NoiseLevels
@@ -240,8 +242,9 @@ class LogNormalTimes:
         if self.end == "data":
             return FlowMapTimes(t, u, torch.zeros_like(u))
         position = uniform[..., 1:]
-        if self.end == "uniform":
-            return FlowMapTimes(t, u, position * u)
+        if self.end in ("cubic", "uniform"):
+            share = position**3 if self.end == "cubic" else position
+            return FlowMapTimes(t, u, share * u)
         log_min = math.log(noise_levels.sigma_min)
         s = torch.exp(log_min + position * (u.log() - log_min))
         # Below sigma_min the log-uniform draw turns round: u itself is the bound there.
