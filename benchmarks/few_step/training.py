@@ -52,7 +52,7 @@ class Training:
             has; a method with more evaluations in each update gets fewer updates, and vice versa.
         batch_size: samples in an update, drawn afresh.
         lr: initial learning rate of Adam, which falls to 0 on half a cosine; some methods have one
-            of their own.
+            of their own, and that of Muon is then larger or smaller by the same factor.
         tau: rate of the moving average of the weights that are sampled with.
         network: the network.
         muon_lr: initial learning rate of Muon for the weights of hidden layers, which falls
@@ -258,19 +258,23 @@ def _make_update(
             size = min(_POOL_SIZE, num_updates * options.batch_size)
             pools[data.name] = make_batch(data, size).to(device)
         pool = {"data": pools[data.name], "batch_size": options.batch_size}
+    lr, muon_lr = _rates(method, options)
     update = Update(
         loss,
-        make_optimizer(
-            loss,
-            options.lr if method.lr is None else method.lr,
-            muon_lr=options.muon_lr,
-        ),
+        make_optimizer(loss, lr, muon_lr=muon_lr),
         target_update,
         num_updates=num_updates,
         schedules={"lr": cosine(1.0)},
         **pool,
     )
     return update, evaluations
+
+
+def _rates(method: Method, options: Training) -> tuple[float, float | None]:
+    """The rates of Adam and Muon; that of Muon follows a rate of the method's own."""
+    if method.lr is None or options.muon_lr is None:
+        return method.lr or options.lr, options.muon_lr
+    return method.lr, options.muon_lr * method.lr / options.lr
 
 
 def make_batch(data: DataSet, batch_size: int) -> TensorDict:
