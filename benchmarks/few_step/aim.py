@@ -40,7 +40,7 @@ from benchmarks.few_step.methods import ALL_METHODS
 from benchmarks.few_step.report import command_line, write_tables
 from benchmarks.few_step.sets import make_set
 from benchmarks.few_step.steps import cell_of, read_cell
-from benchmarks.few_step.ways import COMPARISONS, Comparison
+from benchmarks.few_step.ways import COMPARISONS, DISTILLED_COMPARISONS, Comparison
 from torchrl_gtp import GTPActor
 from torchrl_gtp.flow_map import Sampler
 
@@ -71,7 +71,10 @@ def _with_samplers(
 
 
 COMPARED = [
-    *(_with_samplers(one, {**_PLAIN, **_FROM_MATCHED}) for one in COMPARISONS),
+    *(
+        _with_samplers(one, {**_PLAIN, **_FROM_MATCHED})
+        for one in [*COMPARISONS, *DISTILLED_COMPARISONS]
+    ),
     *(_with_samplers(one, _FROM_MATCHED) for one in _ALSO_MATCHED),
 ]
 """The comparisons, each with the samplers of GTP that are compared and their titles."""

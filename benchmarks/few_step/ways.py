@@ -13,6 +13,7 @@ from recipes.common.tables import markdown_table, number
 
 __all__ = [
     "COMPARISONS",
+    "DISTILLED_COMPARISONS",
     "Comparison",
     "Way",
     "columns_of",
@@ -56,6 +57,16 @@ COMPARISONS = [
     Comparison("one jump, consistency policy K = 1", 1, Way("", "consistency", "consistency", 1)),
 ]
 """What GTP is to reach, and a single jump."""
+
+DISTILLED_COMPARISONS = [
+    Comparison(
+        f"{words}, consistency distillation K = {num_steps}",
+        num_steps,
+        Way("", "consistency_distillation", "consistency", num_steps),
+    )
+    for words, num_steps in (("two jumps", 2), ("five jumps", 5), ("one jump", 1))
+]
+"""The consistency policy that a denoiser is distilled into."""
 
 
 def columns_of(gtp: str) -> list[Way]:

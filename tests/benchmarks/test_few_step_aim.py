@@ -21,7 +21,8 @@ TINY = Training(num_updates=4, batch_size=16)
 
 
 def test_what_is_compared_is_measured(tmp_path):
-    trainings = [("gtp", 0), ("gtp", 1), ("diffusion", 0), ("consistency", 0), ("shortcut", 0)]
+    others = ["diffusion", "consistency", "consistency_distillation"]
+    trainings = [("gtp", 0), ("gtp", 1), *((name, 0) for name in others), ("shortcut", 0)]
     cells = [Cell(method, "spiral", seed, TINY, 40) for method, seed in trainings]
     for cell in cells:
         run_cell(cell, tmp_path)
@@ -36,7 +37,7 @@ def test_what_is_compared_is_measured(tmp_path):
         assert (other.method, other.sampler, other.num_steps) in measured
         for name in samplers:
             assert ("gtp", name, comparison.num_steps) in measured
-    assert {method for method, _, _ in measured} == {"gtp", "diffusion", "consistency", "data"}
+    assert {method for method, _, _ in measured} == {"gtp", *others, "data"}
     text = (tmp_path / "aim" / "aim.md").read_text()
     assert text.startswith("`python -m benchmarks.few_step.aim --cells")
 
