@@ -73,7 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--muon-lr",
         type=float,
         help="trains the weights between hidden layers of all methods by Muon at this rate, such "
-        "as 0.02; default: Adam for all weights",
+        "as 0.02, times own rate / --lr where a method has its own; default: Adam for all weights",
     )
     parser.add_argument("--tau", type=float, default=Training.tau, help="default: %(default)s")
     parser.add_argument("--activation", choices=["mish", "silu", "relu"], default="relu")

@@ -40,10 +40,11 @@ from benchmarks.few_step.methods import ALL_METHODS, METHODS, VARIANTS
 from benchmarks.few_step.planar import PlanarSet
 from benchmarks.few_step.report import provenance, read_rows, write_markdown
 from benchmarks.few_step.sets import make_set
-from benchmarks.few_step.training import Training, train_side_by_side
+from benchmarks.few_step.training import Training, train, train_side_by_side
 from recipes.study.versions import commit
 from torchrl_gtp import NoiseLevels
 from torchrl_gtp.flow_map import Consistency, family
+from torchrl_gtp.training import make_optimizer
 
 TINY = Training(num_updates=4, batch_size=16)
 
@@ -333,6 +334,24 @@ def test_muon_trains_the_hidden_weights(tmp_path):
     weights = [torch.load(adam.weights(tmp_path / folder)) for folder in ("adam", "muon")]
     moved = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
     assert moved == {f"flow_map.backbone.trunk.{layer}.weight" for layer in (2, 4)}
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is new")
+@pytest.mark.parametrize(
+    ("method", "rates"),
+    [("gtp", (4e-3, 0.02)), ("consistency", (1e-3, 0.005)), ("gtp:lr=2e-3", (2e-3, 0.01))],
+)
+def test_muon_follows_a_rate_of_the_methods_own(monkeypatch, method, rates):
+    asked = []
+
+    def recorded(loss, lr, *, muon_lr):
+        asked.append((lr, muon_lr))
+        return make_optimizer(loss, lr, muon_lr=muon_lr)
+
+    monkeypatch.setattr(training_module, "make_optimizer", recorded)
+    options = dataclasses.replace(TINY, lr=4e-3, muon_lr=0.02)
+    train(ALL_METHODS[method], PlanarSet("ring"), options)
+    assert asked == [pytest.approx(rates)]
 
 
 def test_a_cell_depends_on_its_seed_alone(tmp_path):
