@@ -66,7 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--lr",
         type=float,
         default=Training.lr,
-        help=f"of the methods that have none of their own, as {own} and those named ':lr=...' "
+        help=f"of the methods that have none of their own, as {own} and those named 'lr=...' "
         "have; default: %(default)s",
     )
     parser.add_argument(

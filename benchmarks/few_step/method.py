@@ -40,7 +40,7 @@ class Method:
             take K network evaluations, but 2 K - 1 with Heun's method.
         noise_levels: the range of noise levels of the flow map.
         most_steps: the largest K, where it is limited.
-        lr: the initial learning rate, where that of the others fails.
+        lr: the initial learning rate, where it is not that of the others.
     """
 
     objective: Objective
@@ -54,7 +54,8 @@ class Method:
 class Distilled(Method):
     """A method that is distilled from a denoiser, with whose weights it begins.
 
-    Rates fall to 0 and weights are averaged in the training of either.
+    Rates fall to 0 and weights are averaged in the training of either. A rate of its own is that of
+    the distillation; the denoiser may have another.
 
     Attributes:
         denoiser: how the denoiser is trained, before the method; over the same noise levels.

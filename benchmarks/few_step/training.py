@@ -52,11 +52,12 @@ class Training:
             has; a method with more evaluations in each update gets fewer updates, and vice versa.
         batch_size: samples in an update, drawn afresh.
         lr: initial learning rate of Adam, which falls to 0 on half a cosine; some methods have one
-            of their own, and that of Muon is then larger or smaller by the same factor.
+            of their own.
         tau: rate of the moving average of the weights that are sampled with.
         network: the network.
         muon_lr: initial learning rate of Muon for the weights of hidden layers, which falls
-            likewise; ``None``: Adam for all weights.
+            likewise, and differs by the same factor for methods with an ``lr`` of their own;
+            ``None``: Adam for all weights.
     """
 
     num_updates: int = 12_000

@@ -338,11 +338,12 @@ def test_some_rows_speak_for_their_term():
 
 @pytest.mark.parametrize("end", ["data", "uniform", "cubic", "log_uniform"])
 def test_two_jumps_at_the_ends_of_the_noise_levels(flow_map, end):
-    uniform = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    draws = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    uniform = torch.cartesian_prod(draws, draws)
     term = Consistency(LogNormalTimes(end=end), semigroup_every=1)
-    action = torch.randn(4, 2)
+    action = torch.randn(9, 2)
     for middle in (0.0, 1.0):
-        inputs = {"times": uniform, "middle": torch.full((4, 1), middle, dtype=torch.float64)}
+        inputs = {"times": uniform, "middle": torch.full((9, 1), middle, dtype=torch.float64)}
         error = errors(term, flow_map, action.double(), **inputs)
         error.sum().backward()
         assert error.isfinite().all()

@@ -40,6 +40,7 @@ def test_times_are_ordered_and_in_range(sampler, progress):
         KarrasGridTimes(log_normal=(-1.1, 2.0), end="data"),
         KarrasGridTimes(1, 149, growth="square_root"),
         LogNormalTimes(last_gap=1e-3),
+        LogNormalTimes(last_gap=1e-3, end="cubic"),
     ],
 )
 def test_half_precision_tells_neighbours_apart(sampler, progress, dtype):

@@ -196,8 +196,9 @@ class LogNormalTimes:
         first_gap (float): ``1 - u / t`` at the start of training. Defaults to ``0.5``.
         last_gap (float): ``1 - u / t`` at the end of training. Defaults to ``0.02``.
         end ("log_uniform", "cubic", "uniform" or "data"): where ``s`` falls: log-uniformly between
-            ``sigma_min`` and ``u``; between 0 and ``u``, uniformly in its cube root or uniformly;
-            or always at 0 (a consistency model). Defaults to ``"log_uniform"``.
+            ``sigma_min`` and ``u``; at ``u`` times the cube of a uniform draw, or times the draw
+            itself, which both reach below ``sigma_min``; or always at 0 (a consistency model).
+            Defaults to ``"log_uniform"``.
 
     Raises:
         ValueError: if a gap lies outside (0, 1), ``std`` is not positive, or ``end`` is none of
