@@ -23,6 +23,7 @@ _FROM_DENOISER = [
     *ways("diffusion", "diffusion", "heun", 10, 40),
     *ways("matched", "diffusion", f"heun{MATCHED}", 10, 40),
     *ways("consistency", "consistency", "consistency", 1, 2),
+    *ways("distilled", "consistency_distillation", "consistency", 1, 2),
 ]
 
 
