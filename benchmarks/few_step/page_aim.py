@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.few_step.aim import COMPARED
-from benchmarks.few_step.kept import ENERGY, Row, digits_of, sets_of
+from benchmarks.few_step.kept import ENERGY, SHARE, Row, digits_of, sets_of
 from benchmarks.few_step.matched import MATCHED
 from benchmarks.few_step.report import mean_and_spread
 from benchmarks.few_step.ways import (
@@ -20,6 +20,7 @@ from recipes.common.tables import markdown_table
 __all__ = ["aim_tables"]
 
 _FROM_DENOISER = "gtp_distillation"
+_OTHER_TIMES = "gtp_distillation:end=cubic,std=1.6,lr=2e-3"
 
 
 def _columns(gtp: str) -> list[Way]:
@@ -37,6 +38,13 @@ _BESIDE_DATA = [
     *ways("from data", "gtp", f"jumps{MATCHED}", 1, 2, 5),
     *ways("consistency", "consistency", "consistency", 1, 2),
 ]
+_BESIDE_DISTILLED = [
+    *ways("GTP, matched", _FROM_DENOISER, f"jumps{MATCHED}", 1, 2, 5),
+    *ways("`gamma=0.7`", _FROM_DENOISER, f"gamma=0.7{MATCHED}", 2, 5),
+    *ways("other times, matched", _OTHER_TIMES, f"jumps{MATCHED}", 1, 2, 5),
+    *ways("`gamma=0.7`", _OTHER_TIMES, f"gamma=0.7{MATCHED}", 2, 5),
+    *ways("consistency", "consistency_distillation", "consistency", 1, 2, 5),
+]
 
 
 def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -53,6 +61,9 @@ def aim_tables(rows: Sequence[Row]) -> dict[str, str]:
         "From a denoiser and from data": sets_table(rows, ENERGY, _BESIDE_DATA),
         "Ahead, level and behind from a denoiser": _verdicts_table(rows, _FROM_DENOISER),
         "Differences by seed from a denoiser": _differences_table(rows, _FROM_DENOISER),
+        "Distilled": sets_table(rows, ENERGY, _BESIDE_DISTILLED),
+        "Distilled, share on a mode": sets_table(rows, SHARE, _BESIDE_DISTILLED),
+        "Ahead, level and behind with other times": _verdicts_table(rows, _OTHER_TIMES),
     }
 
 
