@@ -112,6 +112,13 @@ def test_a_variant_differs_by_what_its_name_says(name):
         assert changed == ["samplers"] and method.samplers.keys() == variant.samplers.keys()
     elif settings == "lr=2e-3,some_rows=4":
         assert changed == ["objective", "lr"] and variant.lr == 2e-3
+    elif settings == "end=cubic,std=1.6,lr=2e-3":
+        assert changed == ["objective", "lr"] and variant.lr == 2e-3
+        assert variant.denoiser == method.denoiser and variant.denoiser.lr is None
+        terms, former = dict(variant.objective.terms), method.objective.terms["consistency"]
+        times = dataclasses.replace(former.time_sampler, end="cubic", std=1.6)
+        assert terms.pop("consistency") == dataclasses.replace(former, time_sampler=times)
+        assert terms == {"flow": method.objective.terms["flow"]}
     elif settings.startswith("lr="):
         assert changed == ["lr"] and variant.lr == float(settings.removeprefix("lr="))
     else:
