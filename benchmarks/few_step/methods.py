@@ -78,15 +78,12 @@ def _changed(name: str, **changes: Any) -> Method:
     return dataclasses.replace(METHODS[name], **changes)
 
 
-def _with_consistency(
-    name: str, changes: Mapping[str, Any] | None = None, **options: Any
-) -> Method:
+def _with_consistency(name: str, **options: Any) -> Method:
     objective = METHODS[name].objective
     term = objective.terms["consistency"]
     assert isinstance(term, Consistency)
     terms = {**objective.terms, "consistency": dataclasses.replace(term, **options)}
-    objective = dataclasses.replace(objective, terms=terms)
-    return _changed(name, objective=objective, **(changes or {}))
+    return _changed(name, objective=dataclasses.replace(objective, terms=terms))
 
 
 def _on_some_rows(every: int, semigroup_every: int = 8, **changes: Any) -> Method:
@@ -131,10 +128,12 @@ VARIANTS: dict[str, Method] = {
     "gtp:some_rows=2,semigroup_every=4": _on_some_rows(2, semigroup_every=4),
     # For --lr 1e-3 --muon-lr 0.02: the map has twice these rates, which the denoiser would not
     # bear. The flow term keeps its times.
-    "gtp_distillation:end=cubic,std=1.6,lr=2e-3": _with_consistency(
-        "gtp_distillation",
-        {"lr": 2e-3},
-        time_sampler=LogNormalTimes(std=1.6, first_gap=0.2, last_gap=0.2, end="cubic"),
+    "gtp_distillation:end=cubic,std=1.6,lr=2e-3": dataclasses.replace(
+        _with_consistency(
+            "gtp_distillation",
+            time_sampler=LogNormalTimes(std=1.6, first_gap=0.2, last_gap=0.2, end="cubic"),
+        ),
+        lr=2e-3,
     ),
     # Not GTP any more: a_u comes from the denoiser in the place of the data and their noise.
     "gtp:solver=euler": _with_consistency("gtp", solver="euler"),

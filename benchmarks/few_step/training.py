@@ -259,7 +259,8 @@ def _make_update(
             size = min(_POOL_SIZE, num_updates * options.batch_size)
             pools[data.name] = make_batch(data, size).to(device)
         pool = {"data": pools[data.name], "batch_size": options.batch_size}
-    lr, muon_lr = _rates(method, options)
+    lr = options.lr if method.lr is None else method.lr
+    muon_lr = None if options.muon_lr is None else options.muon_lr * (lr / options.lr)
     update = Update(
         loss,
         make_optimizer(loss, lr, muon_lr=muon_lr),
@@ -269,13 +270,6 @@ def _make_update(
         **pool,
     )
     return update, evaluations
-
-
-def _rates(method: Method, options: Training) -> tuple[float, float | None]:
-    """The rates of Adam and Muon; that of Muon follows a rate of the method's own."""
-    if method.lr is None or options.muon_lr is None:
-        return method.lr or options.lr, options.muon_lr
-    return method.lr, options.muon_lr * method.lr / options.lr
 
 
 def make_batch(data: DataSet, batch_size: int) -> TensorDict:
